@@ -1,0 +1,1 @@
+"""SAM in PyTorch. `variants` needs no torch; every other module here does."""

@@ -1,0 +1,172 @@
+"""The ViT image encoder of the official SAM checkpoints."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck
+from sam_server.network.variants import SamVariant
+
+
+class PatchEmbed(nn.Module):
+    """Pixels to one vector a patch."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) to (B, E, E, width)."""
+        out: Tensor = self.proj(x)
+        return out.permute(0, 2, 3, 1)
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head self-attention over an H x W grid with decomposed relative positions.
+
+    Source: Li et al. 2022, MViTv2; segment_anything/modeling/image_encoder.py.
+    """
+
+    def __init__(self, width: int, heads: int, grid: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.qkv = nn.Linear(width, width * 3)
+        self.proj = nn.Linear(width, width)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
+        # Set by `ImageEncoderViT.set_attention`.
+        self.plain = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each (H, W) grid of x (B, H, W, C); returns the same shape."""
+        batch, height, width, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.flatten(1, 2).unbind(0)  # each (B * heads, H * W, head)
+        rel_h, rel_w = self.relative_terms(q, height, width)
+        attend = plain_attention if self.plain else folded_attention
+        out = attend(q, k, v, rel_h, rel_w, self.scale)  # (B * heads, H * W, head)
+        out = out.reshape(batch, self.heads, height, width, -1).permute(0, 2, 3, 1, 4).flatten(3)
+        merged: Tensor = self.proj(out)
+        return merged
+
+    def relative_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Scores that depend on the distance in rows (B', H, W, H) and in columns (B', H, W, W)."""
+        grid = q.reshape(q.shape[0], height, width, -1)
+        rows = relative_table(self.rel_pos_h, height)  # (H, H, head)
+        columns = relative_table(self.rel_pos_w, width)  # (W, W, head)
+        rel_h = torch.einsum("bhwc,hkc->bhwk", grid, rows)
+        rel_w = torch.einsum("bhwc,wkc->bhwk", grid, columns)
+        return rel_h, rel_w
+
+
+def relative_table(rel_pos: Tensor, size: int) -> Tensor:
+    """(size, size, head) position vectors for each pair of query and key; `rel_pos` is (2 * size - 1, head)."""
+    steps = torch.arange(size, device=rel_pos.device)
+    return rel_pos[steps[:, None] - steps[None, :] + size - 1]
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """Attention with the whole score matrix in memory, operation by operation as the reference does it."""
+    batch, height, width, _ = rel_h.shape
+    scores = (q * scale) @ k.transpose(-2, -1)
+    scores = scores.view(batch, height, width, height, width)
+    scores = (scores + rel_h[..., :, None] + rel_w[..., None, :]).view(batch, height * width, height * width)
+    return scores.softmax(dim=-1) @ v
+
+
+def folded_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """The same attention without a score or bias matrix, by a fused kernel.
+
+    Exact: [scale q, rel_h, rel_w] . [k, one-hot row, one-hot column] = scale q.k + rel_h[row] + rel_w[column].
+    """
+    batch, height, width, _ = rel_h.shape
+    cells = height * width
+    steps = torch.arange(cells, device=q.device)
+    rows = F.one_hot(steps // width, height).to(q.dtype).expand(batch, -1, -1)
+    columns = F.one_hot(steps % width, width).to(q.dtype).expand(batch, -1, -1)
+    query = torch.cat([q * scale, rel_h.flatten(1, 2), rel_w.flatten(1, 2)], dim=-1)
+    key = torch.cat([k, rows, columns], dim=-1)
+    value = F.pad(v, (0, key.shape[-1] - v.shape[-1]))
+    out = F.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)[0]
+    return out[..., : v.shape[-1]]
+
+
+class Block(nn.Module):
+    """A transformer block that attends within windows, or to the whole picture where `window` is 0."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, window: int, grid: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = RelativeAttention(width, heads, window or grid)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = MlpBlock(width, int(width * mlp_ratio), nn.GELU())
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Update the tokens (B, E, E, C)."""
+        normed = self.norm1(x)
+        attended = self.attend_windows(normed) if self.window else self.attn(normed)
+        x = x + attended
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def attend_windows(self, x: Tensor) -> Tensor:
+        """Attention within windows; the last row and column of windows are padded with zeros."""
+        batch, height, width, _ = x.shape
+        windows = split_windows(x, self.window)
+        return join_windows(self.attn(windows), self.window, batch, height, width)
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) to (B * windows, window, window, C), zero-padded to whole windows."""
+    batch, height, width, channels = x.shape
+    pad_h, pad_w = -height % window, -width % window
+    if pad_h or pad_w:
+        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    x = x.reshape(batch, (height + pad_h) // window, window, (width + pad_w) // window, window, channels)
+    return x.transpose(2, 3).reshape(-1, window, window, channels)
+
+
+def join_windows(windows: Tensor, window: int, batch: int, height: int, width: int) -> Tensor:
+    """The inverse of `split_windows`: (B, H, W, C) without the padding."""
+    down, across = -(-height // window), -(-width // window)
+    x = windows.reshape(batch, down, across, window, window, -1).transpose(2, 3)
+    return x.reshape(batch, down * window, across * window, -1)[:, :height, :width]
+
+
+class ImageEncoderViT(nn.Module):
+    """Picture to image embedding by a plain ViT with windowed and global attention.
+
+    Source: Li et al. 2022, ViTDet; segment_anything/modeling/image_encoder.py, whose weights load here unchanged.
+    """
+
+    def __init__(self, variant: SamVariant) -> None:
+        super().__init__()
+        cells = variant.image_size // variant.patch_size
+        self.patch_embed = PatchEmbed(variant.patch_size, variant.width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, cells, cells, variant.width))
+        self.blocks = nn.ModuleList(
+            Block(
+                variant.width,
+                variant.heads,
+                variant.mlp_ratio,
+                window=0 if index in variant.global_blocks else variant.window,
+                grid=cells,
+            )
+            for index in range(variant.depth)
+        )
+        self.neck = make_neck(variant.width, variant.embedding_channels)
+
+    def set_attention(self, plain: bool) -> None:
+        """Choose the plain attention (the reference's operations one by one) or the fast one."""
+        for block in self.blocks:
+            block.attn.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode normalised, padded pictures (B, 3, S, S) to (B, C, E, E)."""
+        x = self.patch_embed(x) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.neck(x.permute(0, 3, 1, 2))
+        return out

@@ -1,0 +1,70 @@
+"""Small layers that the encoders and the decoder share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Epsilon of every normalisation in the image encoders and of LayerNorm2d (segment_anything/build_sam.py).
+NORM_EPS = 1e-6
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of a (B, C, H, W) map.
+
+    Source: segment_anything/modeling/common.py, after ConvNeXt.
+    """
+
+    def __init__(self, channels: int, eps: float = NORM_EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) over C."""
+        mean = x.mean(1, keepdim=True)
+        centred = x - mean
+        variance = centred.pow(2).mean(1, keepdim=True)
+        x = centred / torch.sqrt(variance + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class MlpBlock(nn.Module):
+    """Two linear layers with an activation between them: the MLP of a transformer block."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(width, hidden)
+        self.lin2 = nn.Linear(hidden, width)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to (..., width)."""
+        out: Tensor = self.lin2(self.act(self.lin1(x)))
+        return out
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them: the heads of the mask decoder."""
+
+    def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
+        super().__init__()
+        widths = [width, *[hidden] * (depth - 1), out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to (..., out)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        out: Tensor = self.layers[-1](x)
+        return out
+
+
+def make_neck(width: int, channels: int) -> nn.Sequential:
+    """SAM's neck: (B, width, E, E) features to the (B, channels, E, E) image embedding."""
+    return nn.Sequential(
+        nn.Conv2d(width, channels, kernel_size=1, bias=False),
+        LayerNorm2d(channels),
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(channels),
+    )
