@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_server.arrays import FloatArray, IntArray
+from sam_server.arrays import CoordArray, FloatArray, IntArray
 
 # Labels of the prompt encoder (segment_anything/modeling/prompt_encoder.py): a box is two labelled
 # corners, and a prompt without a box is closed by one padding point.
@@ -13,6 +13,9 @@ LABEL_BACKGROUND = 0
 LABEL_FOREGROUND = 1
 LABEL_BOX_FIRST = 2
 LABEL_BOX_SECOND = 3
+
+# Coordinates end as float32; past its range a finite number would turn into infinity.
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class PromptError(ValueError):
@@ -28,15 +31,15 @@ class Prompt:
     """One prompt, in pixels of the picture after EXIF rotation.
 
     Attributes:
-        points: (P, 2) float32 x, y; P may be 0.
+        points: (P, 2) float64 x, y; P may be 0.
         point_labels: (P,) int64, 1 foreground and 0 background.
-        box: (4,) float32 x1, y1, x2, y2, or None.
+        box: (4,) float64 x1, y1, x2, y2, or None.
         mask_input: (L, L) float32 low-res logits of an earlier mask, or None.
     """
 
-    points: FloatArray
+    points: CoordArray
     point_labels: IntArray
-    box: FloatArray | None = None
+    box: CoordArray | None = None
     mask_input: FloatArray | None = None
 
     @property
@@ -99,9 +102,9 @@ def make_prompt(
     return Prompt(coords, labels, corners, mask_input)
 
 
-def _points(points: object) -> FloatArray:
+def _points(points: object) -> CoordArray:
     if points is None:
-        return np.zeros((0, 2), np.float32)
+        return np.zeros((0, 2))
     coords = _numbers(points, "points", "pairs [x, y]")
     if coords.ndim != 2 or coords.shape[1] != 2 or len(coords) == 0:
         raise PromptError("points must be a list of one or more pairs [x, y]", "points")
@@ -115,40 +118,41 @@ def _labels(labels: object, count: int, no_points: bool) -> IntArray:
         raise PromptError("point_labels were given without points", "point_labels")
     values = _numbers(labels, "point_labels", "0 or 1")
     if values.shape != (count,):
-        raise PromptError(f"point_labels must have one label per point: {count} expected, {values.size} given", "point_labels")
+        raise PromptError(
+            f"point_labels must have one label per point: {count} expected, {values.size} given", "point_labels"
+        )
     if not np.isin(values, (LABEL_BACKGROUND, LABEL_FOREGROUND)).all():
         raise PromptError("point_labels must be 1 (foreground) or 0 (background)", "point_labels")
     return values.astype(np.int64)
 
 
-def _box(box: object) -> FloatArray:
+def _box(box: object) -> CoordArray:
     corners = _numbers(box, "box", "four numbers x1, y1, x2, y2")
     if corners.shape != (4,):
         raise PromptError("box must be four numbers x1, y1, x2, y2", "box")
     x1, y1, x2, y2 = (float(value) for value in corners)
     if x1 == x2 or y1 == y2:
         raise PromptError("box has no area: x1 and x2, y1 and y2 must differ", "box")
-    return np.array([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], np.float32)
+    return np.array([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)])
 
 
-def _numbers(values: object, field: str, expected: str) -> FloatArray:
+def _numbers(values: object, field: str, expected: str) -> CoordArray:
     try:
-        array = np.asarray(values, dtype=np.float64)
+        numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise PromptError(f"{field} must be {expected}", field) from None
-    # Past float32's range a finite number turns into infinity, so the check comes after the cast.
-    with np.errstate(over="ignore"):
-        numbers = array.astype(np.float32)
-    if not np.isfinite(numbers).all():
+    if not (np.abs(numbers) <= FLOAT32_MAX).all():
         raise PromptError(f"{field} must be finite numbers", field)
     return numbers
 
 
-def _check_inside(coords: FloatArray, box: FloatArray | None, image_size: tuple[int, int]) -> None:
+def _check_inside(coords: CoordArray, box: CoordArray | None, image_size: tuple[int, int]) -> None:
     height, width = image_size
     outside = (coords < 0).any(axis=1) | (coords[:, 0] > width) | (coords[:, 1] > height)
     if outside.any():
         x, y = coords[int(np.argmax(outside))]
-        raise PromptError(f"point ({x:g}, {y:g}) lies outside the picture, which is {width} x {height} pixels", "points")
+        raise PromptError(
+            f"point ({x:g}, {y:g}) lies outside the picture, which is {width} x {height} pixels", "points"
+        )
     if box is not None and (box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0):
         raise PromptError(f"box lies outside the picture, which is {width} x {height} pixels", "box")

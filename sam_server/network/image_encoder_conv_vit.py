@@ -1,5 +1,7 @@
 """A small image encoder: convolutions to stride 8, then a few attention blocks at stride 16."""
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,7 +69,7 @@ class ImageEncoderConvVit(nn.Module):
     def __init__(self, variant: SamVariant) -> None:
         super().__init__()
         widths = (3, *variant.stem)
-        self.stem = nn.Sequential(*(ConvStage(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.stem = nn.Sequential(*(ConvStage(a, b) for a, b in itertools.pairwise(widths)))
         stride = variant.patch_size // 2 ** len(variant.stem)
         self.embed = nn.Conv2d(widths[-1], variant.width, kernel_size=stride, stride=stride)
         self.blocks = nn.ModuleList(

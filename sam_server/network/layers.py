@@ -1,5 +1,7 @@
 """Small layers that the encoders and the decoder share."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,11 +24,12 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over C."""
-        mean = x.mean(1, keepdim=True)
-        centred = x - mean
+        # In float32: squares of half-precision activations may overflow.
+        wide = x.float()
+        centred = wide - wide.mean(1, keepdim=True)
         variance = centred.pow(2).mean(1, keepdim=True)
-        x = centred / torch.sqrt(variance + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
+        wide = centred / torch.sqrt(variance + self.eps)
+        return (self.weight[:, None, None] * wide + self.bias[:, None, None]).to(x.dtype)
 
 
 class MlpBlock(nn.Module):
@@ -50,7 +53,7 @@ class Mlp(nn.Module):
     def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
         super().__init__()
         widths = [width, *[hidden] * (depth - 1), out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to (..., out)."""

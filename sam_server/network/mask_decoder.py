@@ -23,9 +23,7 @@ class MaskDecoder(nn.Module):
         super().__init__()
         width = variant.embedding_channels
         count = MULTIMASK_OUTPUTS + 1
-        self.transformer = TwoWayTransformer(
-            variant.decoder_depth, width, variant.decoder_heads, variant.decoder_mlp
-        )
+        self.transformer = TwoWayTransformer(variant.decoder_depth, width, variant.decoder_heads, variant.decoder_mlp)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(count, width)
         self.output_upscaling = nn.Sequential(

@@ -1,0 +1,220 @@
+"""PyTorchSam: the backend that runs SAM in PyTorch, on CUDA, MPS or the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sam_server.checkpoints.load import load_state_dict
+from torch import Tensor
+
+from sam_server import transforms
+from sam_server.arrays import FloatArray
+from sam_server.backend import BackendInfo, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
+from sam_server.network.sam import Sam, load_sam
+from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.prompts import PromptBatch
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# First CUDA compute capability whose tensor cores take bf16 (NVIDIA Ampere).
+BF16_CAPABILITY = (8, 0)
+
+
+class PyTorchSam:
+    """SAM in PyTorch behind the `SamBackend` interface.
+
+    Holds weights and nothing of any picture, so threads may share it.
+
+    Args:
+        sam: the model in float32 with its weights, on the CPU.
+        device: where it shall run.
+        precision: "fp32", "bf16" or "fp16".
+        model_files: what the weights were loaded from, for `info`.
+        sha256: of the checkpoint, for `info`.
+        notes: what did not go as asked, for `info`.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        device: torch.device,
+        precision: str,
+        *,
+        model_files: tuple[str, ...] = (),
+        sha256: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.device = device
+        self.dtype = PRECISIONS[precision]
+        self._sam = _cast(sam.eval().requires_grad_(False), self.dtype).to(device)
+        self._spec = sam.variant.spec
+        self._info = BackendInfo(
+            backend="pytorch",
+            device=str(device),
+            precision=precision,
+            engine=f"torch {torch.__version__}",
+            model_files=model_files,
+            sha256=sha256,
+            notes=notes,
+        )
+        with torch.inference_mode():
+            self._image_pe = self._sam.prompt_encoder.dense_pe()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the loaded model expects and gives."""
+        return self._spec
+
+    @property
+    def info(self) -> BackendInfo:
+        """What runs, and where."""
+        return self._info
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[PreparedImage]) -> list[ImageEmbedding]:
+        """See `SamBackend.encode`; the embeddings stay on the device, (1, C, E, E) in the model's dtype."""
+        pictures = np.stack([transforms.normalise_and_pad(image, self._spec) for image in images])
+        encoded = self._sam.encode(torch.from_numpy(pictures).to(self.device, self.dtype))
+        return [
+            # A clone of its row, so that one picture does not keep its batch in memory.
+            self._embedding(row[None].clone() if len(images) > 1 else row[None], image)
+            for row, image in zip(encoded, images, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch, multimask_output: bool) -> LowResMasks:
+        """See `SamBackend.decode`."""
+        mask_input = None
+        if prompts.mask_input is not None:
+            mask_input = torch.from_numpy(prompts.mask_input).to(self.device, self.dtype)
+        masks, iou = self._sam.decode(
+            embedding.data,
+            torch.from_numpy(prompts.point_coords).to(self.device),
+            torch.from_numpy(prompts.point_labels).to(self.device),
+            mask_input,
+            multimask_output,
+            self._image_pe,
+        )
+        return LowResMasks(_to_numpy(masks), _to_numpy(iou))
+
+    def _embedding(self, data: Tensor, image: PreparedImage) -> ImageEmbedding:
+        return ImageEmbedding(data, image.original_size, image.input_size, data.numel() * data.element_size())
+
+
+def load_pytorch_sam(
+    checkpoint: Path,
+    variant: SamVariant | None = None,
+    *,
+    model_type: str | None = None,
+    use_gpu: bool = True,
+    precision: str = "auto",
+    fastest: bool = False,
+    sha256: str | None = None,
+) -> PyTorchSam:
+    """Load a checkpoint and choose where and how it runs.
+
+    Args:
+        checkpoint: .pth, .pt or .safetensors file with SAM's key names.
+        variant: its dimensions; read from `config.json` beside the file, else from `model_type`, if None.
+        model_type: row of VARIANTS that is used where there is neither `variant` nor config.json.
+        use_gpu: take CUDA or MPS where it works.
+        precision: "auto", "fp32", "bf16" or "fp16". auto is fp32 on the CPU and half precision on CUDA.
+        fastest: let auto take the fastest precision of the CPU too.
+        sha256: of the checkpoint, where the caller knows it; kept for `info`.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        WeightsError: its keys do not fit the variant.
+        ValueError: precision or model type is unknown.
+    """
+    chosen = variant or find_variant(checkpoint, model_type)
+    device, notes = choose_device(use_gpu)
+    sam = load_sam(chosen, load_state_dict(checkpoint))
+
+    def build(device: torch.device, notes: tuple[str, ...]) -> PyTorchSam:
+        used = choose_precision(precision, device, fastest)
+        return PyTorchSam(sam, device, used, model_files=(str(checkpoint),), sha256=sha256, notes=notes)
+
+    try:
+        return build(device, notes)
+    except RuntimeError as error:  # out of memory on the device, a driver that gives up
+        if device.type == "cpu":
+            raise
+        failure = f"the model did not load on {device}: {_first_line(error)}; it runs on the CPU"
+        sam.cpu().float()
+        return build(torch.device("cpu"), (*notes, failure))
+
+
+def find_variant(checkpoint: Path, model_type: str | None) -> SamVariant:
+    """The dimensions of a checkpoint: config.json beside it, else the row of `model_type`.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    config = checkpoint.parent / "config.json"
+    if config.is_file():
+        return SamVariant.from_json(config.read_text())
+    if model_type not in VARIANTS:
+        raise ValueError(f"unknown model type {model_type!r}; known are {', '.join(VARIANTS)}")
+    return VARIANTS[model_type]
+
+
+def choose_device(use_gpu: bool) -> tuple[torch.device, tuple[str, ...]]:
+    """The device to run on, and notes on what was asked for and could not be had."""
+    cpu = torch.device("cpu")
+    if not use_gpu:
+        return cpu, ()
+    if torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    elif torch.backends.mps.is_available():
+        device = torch.device("mps")
+    else:
+        built = "this torch is a CPU build" if torch.version.cuda is None else "torch found no CUDA device"
+        return cpu, (f"a GPU was asked for, but {built} ({torch.__version__}); the model runs on the CPU",)
+    try:
+        # A device that is listed may still refuse to work: an old driver, a card without kernels for it.
+        torch.ones(8, 8, device=device).mm(torch.ones(8, 8, device=device)).sum().item()
+    except RuntimeError as error:
+        return cpu, (f"a GPU was asked for, but {device} failed: {_first_line(error)}; the model runs on the CPU",)
+    return device, ()
+
+
+def choose_precision(precision: str, device: torch.device, fastest: bool) -> str:
+    """Turn "auto" into what suits the device, and check the rest.
+
+    Raises:
+        ValueError: unknown precision, or one that the device cannot compute.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.get_device_capability(device) >= BF16_CAPABILITY else "fp16"
+        if device.type == "cpu" and fastest and cpu_has_bf16():
+            return "bf16"
+        return "fp32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; options are auto, {', '.join(PRECISIONS)}")
+    return precision
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware (AVX512_BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _cast(sam: Sam, dtype: torch.dtype) -> Sam:
+    """Weights to `dtype`, less the random frequencies of the positional encoding, which need float32."""
+    frequencies = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
+    sam = sam.to(dtype)
+    sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix = frequencies
+    return sam
+
+
+def _to_numpy(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().cpu().numpy()
+    return array
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,97 @@
+"""Low-res logits to the picture's own pixels, as two bilinear resizes in one banded matrix product.
+
+The reference resizes low-res logits to the square model input, cuts off the padding and resizes the rest to the
+picture. Both steps are linear and separable, so with the weights W of each step
+
+    full = (W2 W1)_rows  low  (W2 W1)_columns^T
+
+and no array of the model input's size is made. An output pixel depends on a few neighbouring inputs only: a band of
+outputs reads a short span of inputs, and rows and columns that nobody asked for are not computed.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from sam_server.arrays import FloatArray
+
+# Output rows or columns of one matrix product: small enough that its span of inputs stays in cache.
+BAND = 128
+
+# Operators that are kept; one is needed per side of a picture and takes at most a few hundred kilobytes.
+KEPT_OPERATORS = 64
+
+
+@dataclass(frozen=True)
+class Band:
+    """Outputs start..stop as weights (stop - start, high - low) over inputs low..high."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    weights: FloatArray
+
+
+@lru_cache(maxsize=KEPT_OPERATORS)
+def operator(low_res: int, square: int, filled: int, out: int) -> tuple[Band, ...]:
+    """Bands of the operator along one axis.
+
+    Args:
+        low_res: length of the low-res logits, L.
+        square: length of the model input, S.
+        filled: how much of it the picture fills.
+        out: length of the picture.
+    """
+    weights = bilinear(filled, out) @ bilinear(low_res, square)[:filled]
+    bands = []
+    for start in range(0, out, BAND):
+        rows = weights[start : start + BAND]
+        used = np.flatnonzero(rows.any(axis=0))
+        low, high = int(used[0]), int(used[-1]) + 1
+        bands.append(Band(start, start + len(rows), low, high, np.ascontiguousarray(rows[:, low:high])))
+    return tuple(bands)
+
+
+def bilinear(length: int, out: int) -> FloatArray:
+    """Weights (out, length) of a bilinear resize along one axis, with half-pixel centres and no antialiasing.
+
+    Positions are rounded to float32 as `torch.nn.functional.interpolate` rounds them (one fused multiply-add), so that
+    masks equal the reference's in every pixel.
+    """
+    scale = np.float64(np.float32(length) / np.float32(out))
+    source = ((np.arange(out) + 0.5) * scale - 0.5).astype(np.float32)
+    source = np.clip(source, 0, length - 1)
+    first = source.astype(np.int64)
+    second = np.minimum(first + 1, length - 1)
+    fraction = source - first.astype(np.float32)
+    weights = np.zeros((out, length), np.float32)
+    rows = np.arange(out)
+    weights[rows, first] = 1 - fraction
+    weights[rows, second] += fraction
+    return weights
+
+
+def upscale(logits: FloatArray, square: int, filled: tuple[int, int], out: tuple[int, int]) -> FloatArray:
+    """Full-size logits of one mask.
+
+    Args:
+        logits: (L, L) float32 low-res logits.
+        square: side S of the model input.
+        filled: (h, w) of the model input that the picture fills.
+        out: (H, W) of the picture.
+
+    Returns:
+        (H, W) float32 logits.
+
+    Source: Sam.postprocess_masks in segment_anything/modeling/sam.py.
+    """
+    length = logits.shape[0]
+    tall = np.empty((out[0], length), np.float32)
+    for band in operator(length, square, filled[0], out[0]):
+        np.matmul(band.weights, logits[band.low : band.high], out=tall[band.start : band.stop])
+    full = np.empty(out, np.float32)
+    for band in operator(length, square, filled[1], out[1]):
+        full[:, band.start : band.stop] = tall[:, band.low : band.high] @ band.weights.T
+    return full
