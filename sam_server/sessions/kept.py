@@ -1,0 +1,80 @@
+"""The things that sessions hold, as values."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sam_server.backend import ImageEmbedding
+
+
+class HasBytes(Protocol):
+    """Anything that knows how much memory it holds."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class KeptImage:
+    """A picture and its embedding, shared by all sessions that were opened with the same bytes.
+
+    Attributes:
+        source: the upload as it came. It is decoded again where pixels are wanted, since a compressed picture is
+            ten to thirty times smaller than its pixels.
+        embedding: what the backend made of it.
+        details: what the reader found out about the picture, as JSON values (such as the scaling of 16-bit levels).
+    """
+
+    source: bytes
+    embedding: ImageEmbedding
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return len(self.source) + self.embedding.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A look at one session, as it was when it was asked for.
+
+    Attributes:
+        id: 32 hexadecimal digits, unguessable.
+        image: the picture and its embedding.
+        expires_in: seconds until it is forgotten, if nobody uses it before.
+        masks: how many masks can be continued by their mask_id.
+        mask_sets: ids of the kept mask sets.
+    """
+
+    id: str
+    image: KeptImage
+    expires_in: float
+    masks: int
+    mask_sets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Counters since the start, and what is held now.
+
+    Attributes:
+        bytes: memory held now.
+        budget_bytes: memory that may be held.
+        sessions: sessions held now.
+        images: different pictures held now.
+        hits: requests that found their embedding, or waited for one that another request was making.
+        misses: pictures that had to be encoded.
+        evictions: sessions forgotten for want of memory.
+        expirations: sessions forgotten after their time to live.
+    """
+
+    bytes: int
+    budget_bytes: int
+    sessions: int
+    images: int
+    hits: int
+    misses: int
+    evictions: int
+    expirations: int
