@@ -86,7 +86,7 @@ class ImageEncoderConvVit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode normalised, padded pictures (B, 3, S, S) to (B, C, E, E)."""
-        tokens = self.embed(self.stem(x)).permute(0, 2, 3, 1)
+        tokens = self.embed(self.stem(x)).permute(0, 2, 3, 1).contiguous()
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = self.neck(self.norm(tokens).permute(0, 3, 1, 2))

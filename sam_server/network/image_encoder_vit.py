@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam_server.network.attention import ATTENTIONS, Attend
 from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck
 from sam_server.network.variants import SamVariant
 
@@ -18,7 +19,8 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, E, E, width)."""
         out: Tensor = self.proj(x)
-        return out.permute(0, 2, 3, 1)
+        # Contiguous, or each later layer would copy the tokens into its own order.
+        return out.permute(0, 2, 3, 1).contiguous()
 
 
 class RelativeAttention(nn.Module):
@@ -35,8 +37,8 @@ class RelativeAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
-        # Set by `ImageEncoderViT.set_attention`.
-        self.plain = True
+        # Replaced by `ImageEncoderViT.set_attention`.
+        self.attend: Attend = ATTENTIONS["auto"]
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each (H, W) grid of x (B, H, W, C); returns the same shape."""
@@ -44,8 +46,7 @@ class RelativeAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.flatten(1, 2).unbind(0)  # each (B * heads, H * W, head)
         rel_h, rel_w = self.relative_terms(q, height, width)
-        attend = plain_attention if self.plain else folded_attention
-        out = attend(q, k, v, rel_h, rel_w, self.scale)  # (B * heads, H * W, head)
+        out = self.attend(q, k, v, rel_h, rel_w, self.scale)  # (B * heads, H * W, head)
         out = out.reshape(batch, self.heads, height, width, -1).permute(0, 2, 3, 1, 4).flatten(3)
         merged: Tensor = self.proj(out)
         return merged
@@ -64,32 +65,6 @@ def relative_table(rel_pos: Tensor, size: int) -> Tensor:
     """(size, size, head) position vectors for each pair of query and key; `rel_pos` is (2 * size - 1, head)."""
     steps = torch.arange(size, device=rel_pos.device)
     return rel_pos[steps[:, None] - steps[None, :] + size - 1]
-
-
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
-    """Attention with the whole score matrix in memory, operation by operation as the reference does it."""
-    batch, height, width, _ = rel_h.shape
-    scores = (q * scale) @ k.transpose(-2, -1)
-    scores = scores.view(batch, height, width, height, width)
-    scores = (scores + rel_h[..., :, None] + rel_w[..., None, :]).view(batch, height * width, height * width)
-    return scores.softmax(dim=-1) @ v
-
-
-def folded_attention(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
-    """The same attention without a score or bias matrix, by a fused kernel.
-
-    Exact: [scale q, rel_h, rel_w] . [k, one-hot row, one-hot column] = scale q.k + rel_h[row] + rel_w[column].
-    """
-    batch, height, width, _ = rel_h.shape
-    cells = height * width
-    steps = torch.arange(cells, device=q.device)
-    rows = F.one_hot(steps // width, height).to(q.dtype).expand(batch, -1, -1)
-    columns = F.one_hot(steps % width, width).to(q.dtype).expand(batch, -1, -1)
-    query = torch.cat([q * scale, rel_h.flatten(1, 2), rel_w.flatten(1, 2)], dim=-1)
-    key = torch.cat([k, rows, columns], dim=-1)
-    value = F.pad(v, (0, key.shape[-1] - v.shape[-1]))
-    out = F.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)[0]
-    return out[..., : v.shape[-1]]
 
 
 class Block(nn.Module):
@@ -158,10 +133,10 @@ class ImageEncoderViT(nn.Module):
         )
         self.neck = make_neck(variant.width, variant.embedding_channels)
 
-    def set_attention(self, plain: bool) -> None:
-        """Choose the plain attention (the reference's operations one by one) or the fast one."""
+    def set_attention(self, name: str) -> None:
+        """Choose how attention is computed: a row of `attention.ATTENTIONS`; "auto" unless set."""
         for block in self.blocks:
-            block.attn.plain = plain
+            block.attn.attend = ATTENTIONS[name]
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode normalised, padded pictures (B, 3, S, S) to (B, C, E, E)."""

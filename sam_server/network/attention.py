@@ -1,0 +1,89 @@
+"""Attention with decomposed relative positions, computed in several ways that give the same numbers.
+
+For every pair of cells, score = scale q.k + rel_h[row of k] + rel_w[column of k] (Li et al. 2022, MViTv2). `plain` is
+what the reference does, operation by operation, and holds the whole score matrix: 805 MB for a ViT-B at 1024 in
+float32. The others avoid that; `auto` takes the one that measured fastest (script/benchmark) for the case at hand.
+
+All take q, k, v (B', H * W, head), rel_h (B', H, W, H) and rel_w (B', H, W, W), and return (B', H * W, head).
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+# Queries of one slice: 512 x 4096 float32 scores are 8 MB, which stay in the last-level cache.
+SLICE = 512
+
+# Grids up to this many cells (SAM's windows have 196) fit the cache with their bias.
+SMALL_GRID = 1024
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """The whole score matrix at once, bit for bit as segment_anything/modeling/image_encoder.py does it."""
+    batch, height, width, _ = rel_h.shape
+    scores = (q * scale) @ k.transpose(-2, -1)
+    scores = scores.view(batch, height, width, height, width)
+    scores = (scores + rel_h[..., :, None] + rel_w[..., None, :]).view(batch, height * width, height * width)
+    return scores.softmax(dim=-1) @ v
+
+
+def folded(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """A fused kernel, with the relative positions folded into extra dimensions of queries and keys.
+
+    Exact: [scale q, rel_h, rel_w] . [k, one-hot row, one-hot column] = scale q.k + rel_h[row] + rel_w[column].
+    """
+    batch, height, width, _ = rel_h.shape
+    steps = torch.arange(height * width, device=q.device)
+    rows = F.one_hot(steps // width, height).to(q.dtype).expand(batch, -1, -1)
+    columns = F.one_hot(steps % width, width).to(q.dtype).expand(batch, -1, -1)
+    query = torch.cat([q * scale, rel_h.flatten(1, 2), rel_w.flatten(1, 2)], dim=-1)
+    key = torch.cat([k, rows, columns], dim=-1)
+    # Fused kernels want values as wide as the keys; the padding is cut off again.
+    value = F.pad(v, (0, key.shape[-1] - v.shape[-1]))
+    out = F.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)[0]
+    return out[..., : v.shape[-1]]
+
+
+def biased(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """A fused kernel with the relative positions as an added bias (B', H * W, H * W): for small grids."""
+    bias = (rel_h[..., :, None] + rel_w[..., None, :]).flatten(3).flatten(1, 2)
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None], scale=scale)[0]
+
+
+def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """A head and a few rows of queries at a time, so that the scores stay in cache."""
+    batch, height, width, _ = rel_h.shape
+    rows = max(1, SLICE // width)
+    scaled, keys = q * scale, k.transpose(-2, -1)
+    out = torch.empty_like(v)
+    for head in range(batch):
+        for row in range(0, height, rows):
+            cells = slice(row * width, (row + rows) * width)
+            scores = scaled[head, cells] @ keys[head]  # (rows * W, H * W)
+            grid = scores.view(-1, width, height, width)
+            grid += rel_h[head, row : row + rows, :, :, None]
+            grid += rel_w[head, row : row + rows, :, None, :]
+            out[head, cells] = scores.softmax(dim=-1) @ v[head]
+    return out
+
+
+def auto(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """The fastest of the above for this device, dtype and grid."""
+    if q.device.type == "cpu" and q.dtype == torch.float32 and not torch.is_grad_enabled():
+        attend = biased if q.shape[1] <= SMALL_GRID else sliced
+        return attend(q, k, v, rel_h, rel_w, scale)
+    return folded(q, k, v, rel_h, rel_w, scale)
+
+
+ATTENTIONS: dict[str, Attend] = {
+    "plain": plain,
+    "folded": folded,
+    "biased": biased,
+    "sliced": sliced,
+    "auto": auto,
+}
