@@ -1,0 +1,1 @@
+"""What a mask is: RLE, polygons, PNG, measures, the record that is sent. No model in here."""
