@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sam_server.checkpoints.load import load_state_dict
 from torch import Tensor
 
 from sam_server import transforms
 from sam_server.arrays import FloatArray
 from sam_server.backend import BackendInfo, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
+from sam_server.checkpoints.load import load_state_dict
+from sam_server.network.fast_decoder import FastDecoder
+from sam_server.network.image_encoder_vit import ImageEncoderViT
 from sam_server.network.sam import Sam, load_sam
 from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.prompts import PromptBatch
@@ -19,6 +21,11 @@ PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloa
 
 # First CUDA compute capability whose tensor cores take bf16 (NVIDIA Ampere).
 BF16_CAPABILITY = (8, 0)
+
+# Prompts in one pass of the decoder. On the CPU the activations of a few (4 MB each for ViT-B in float32) stay in
+# cache; a GPU wants many at once.
+CPU_CHUNK = 4
+GPU_CHUNK = 64
 
 
 class PyTorchSam:
@@ -29,7 +36,9 @@ class PyTorchSam:
     Args:
         sam: the model in float32 with its weights, on the CPU.
         device: where it shall run.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16" or "fp16": of the image encoder and of the image side of the decoder; the few
+            tokens of a prompt are always computed in float32.
+        plain: compute operation by operation as the reference does, in place of the exact rewrites that are faster.
         model_files: what the weights were loaded from, for `info`.
         sha256: of the checkpoint, for `info`.
         notes: what did not go as asked, for `info`.
@@ -41,13 +50,15 @@ class PyTorchSam:
         device: torch.device,
         precision: str,
         *,
+        plain: bool = False,
         model_files: tuple[str, ...] = (),
         sha256: str | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.device = device
         self.dtype = PRECISIONS[precision]
-        self._sam = _cast(sam.eval().requires_grad_(False), self.dtype).to(device)
+        self._sam = sam.eval().requires_grad_(False).to(device)
+        self._sam.image_encoder.to(self.dtype)
         self._spec = sam.variant.spec
         self._info = BackendInfo(
             backend="pytorch",
@@ -58,8 +69,12 @@ class PyTorchSam:
             sha256=sha256,
             notes=notes,
         )
+        self._chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
         with torch.inference_mode():
             self._image_pe = self._sam.prompt_encoder.dense_pe()
+            self._fast = None if plain else FastDecoder(self._sam.mask_decoder, self._image_pe, self.dtype)
+        if plain and isinstance(self._sam.image_encoder, ImageEncoderViT):
+            self._sam.image_encoder.set_attention("plain")
 
     @property
     def spec(self) -> ModelSpec:
@@ -84,19 +99,26 @@ class PyTorchSam:
 
     @torch.inference_mode()
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch, multimask_output: bool) -> LowResMasks:
-        """See `SamBackend.decode`."""
-        mask_input = None
-        if prompts.mask_input is not None:
-            mask_input = torch.from_numpy(prompts.mask_input).to(self.device, self.dtype)
-        masks, iou = self._sam.decode(
-            embedding.data,
+        """See `SamBackend.decode`; prompts go through in chunks that stay in cache."""
+        chunks = [prompts[start : start + self._chunk] for start in range(0, len(prompts), self._chunk)]
+        answers = [self._decode(embedding.data, chunk, multimask_output) for chunk in chunks]
+        return LowResMasks(
+            np.concatenate([_to_numpy(masks) for masks, _ in answers]),
+            np.concatenate([_to_numpy(iou) for _, iou in answers]),
+        )
+
+    def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
+        """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""
+        sparse, dense = self._sam.prompt_encoder(
             torch.from_numpy(prompts.point_coords).to(self.device),
             torch.from_numpy(prompts.point_labels).to(self.device),
-            mask_input,
-            multimask_output,
-            self._image_pe,
+            None if prompts.mask_input is None else torch.from_numpy(prompts.mask_input).to(self.device),
         )
-        return LowResMasks(_to_numpy(masks), _to_numpy(iou))
+        if self._fast is None:
+            masks, iou = self._sam.mask_decoder(image.float(), self._image_pe, sparse, dense, multimask_output)
+        else:
+            masks, iou = self._fast(image, sparse, dense, multimask_output)
+        return masks, iou
 
     def _embedding(self, data: Tensor, image: PreparedImage) -> ImageEmbedding:
         return ImageEmbedding(data, image.original_size, image.input_size, data.numel() * data.element_size())
@@ -110,6 +132,7 @@ def load_pytorch_sam(
     use_gpu: bool = True,
     precision: str = "auto",
     fastest: bool = False,
+    plain: bool = False,
     sha256: str | None = None,
 ) -> PyTorchSam:
     """Load a checkpoint and choose where and how it runs.
@@ -121,6 +144,7 @@ def load_pytorch_sam(
         use_gpu: take CUDA or MPS where it works.
         precision: "auto", "fp32", "bf16" or "fp16". auto is fp32 on the CPU and half precision on CUDA.
         fastest: let auto take the fastest precision of the CPU too.
+        plain: see `PyTorchSam`.
         sha256: of the checkpoint, where the caller knows it; kept for `info`.
 
     Raises:
@@ -134,7 +158,7 @@ def load_pytorch_sam(
 
     def build(device: torch.device, notes: tuple[str, ...]) -> PyTorchSam:
         used = choose_precision(precision, device, fastest)
-        return PyTorchSam(sam, device, used, model_files=(str(checkpoint),), sha256=sha256, notes=notes)
+        return PyTorchSam(sam, device, used, plain=plain, model_files=(str(checkpoint),), sha256=sha256, notes=notes)
 
     try:
         return build(device, notes)
@@ -201,14 +225,6 @@ def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices in hardware (AVX512_BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _cast(sam: Sam, dtype: torch.dtype) -> Sam:
-    """Weights to `dtype`, less the random frequencies of the positional encoding, which need float32."""
-    frequencies = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
-    sam = sam.to(dtype)
-    sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix = frequencies
-    return sam
 
 
 def _to_numpy(tensor: Tensor) -> FloatArray:

@@ -52,7 +52,8 @@ def to_input_coords(
 ) -> CoordArray:
     """Coordinates (..., 2) x, y from the picture's pixels to model input pixels."""
     (height, width), (new_height, new_width) = original_size, image_input_size
-    return coords * np.array([new_width / width, new_height / height])
+    scaled: CoordArray = coords * np.array([new_width / width, new_height / height])
+    return scaled
 
 
 def batch_prompts(

@@ -135,8 +135,9 @@ class ImageEncoderViT(nn.Module):
 
     def set_attention(self, name: str) -> None:
         """Choose how attention is computed: a row of `attention.ATTENTIONS`; "auto" unless set."""
-        for block in self.blocks:
-            block.attn.attend = ATTENTIONS[name]
+        for module in self.modules():
+            if isinstance(module, RelativeAttention):
+                module.attend = ATTENTIONS[name]
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode normalised, padded pictures (B, 3, S, S) to (B, C, E, E)."""

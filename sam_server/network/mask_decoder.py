@@ -9,6 +9,7 @@ from sam_server.network.variants import SamVariant
 
 # Masks of an ambiguous prompt: whole, part, subpart; one more token serves unambiguous prompts.
 MULTIMASK_OUTPUTS = 3
+MASK_TOKENS = MULTIMASK_OUTPUTS + 1
 IOU_HEAD_DEPTH = 3
 IOU_HEAD_HIDDEN = 256
 
@@ -22,10 +23,9 @@ class MaskDecoder(nn.Module):
     def __init__(self, variant: SamVariant) -> None:
         super().__init__()
         width = variant.embedding_channels
-        count = MULTIMASK_OUTPUTS + 1
         self.transformer = TwoWayTransformer(variant.decoder_depth, width, variant.decoder_heads, variant.decoder_mlp)
         self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(count, width)
+        self.mask_tokens = nn.Embedding(MASK_TOKENS, width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
             LayerNorm2d(width // 4),
@@ -33,8 +33,8 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width // 8, 3) for _ in range(count))
-        self.iou_prediction_head = Mlp(width, IOU_HEAD_HIDDEN, count, IOU_HEAD_DEPTH)
+        self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width // 8, 3) for _ in range(MASK_TOKENS))
+        self.iou_prediction_head = Mlp(width, IOU_HEAD_HIDDEN, MASK_TOKENS, IOU_HEAD_DEPTH)
 
     def forward(
         self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, multimask_output: bool
@@ -51,26 +51,30 @@ class MaskDecoder(nn.Module):
         Returns:
             Low-res logits (N, M, 4E, 4E) and predicted IoU (N, M); M = 3 or 1.
         """
-        masks, iou = self.predict_all(image, image_pe, sparse, dense)
-        chosen = slice(1, None) if multimask_output else slice(0, 1)
-        return masks[:, chosen], iou[:, chosen]
-
-    def predict_all(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
-        """All four masks (N, 4, 4E, 4E) and IoU (N, 4): the single-mask output first."""
-        count = sparse.shape[0]
-        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
-        tokens = torch.cat([output_tokens.expand(count, -1, -1), sparse], dim=1)  # (N, 5 + P, C)
-        source = (image + dense).expand(count, -1, -1, -1)
+        tokens = self.join_tokens(sparse)
+        source = (image + dense).expand(len(tokens), -1, -1, -1)
         tokens, keys = self.transformer(source, image_pe.to(source.dtype), tokens)
 
         height, width = image.shape[-2:]
-        keys = keys.transpose(1, 2).reshape(count, -1, height, width)  # (N, C, E, E)
+        keys = keys.transpose(1, 2).reshape(len(tokens), -1, height, width)  # (N, C, E, E)
         upscaled = self.output_upscaling(keys)  # (N, C/8, 4E, 4E)
-        kernels = self.hyper_kernels(tokens[:, 1 : 1 + len(self.output_hypernetworks_mlps)])
-        masks = (kernels @ upscaled.flatten(2)).reshape(count, -1, *upscaled.shape[-2:])
-        return masks, self.iou_prediction_head(tokens[:, 0])
+        kernels = self.hyper_kernels(tokens, slice(0, MASK_TOKENS))
+        masks = (kernels @ upscaled.flatten(2)).reshape(len(tokens), -1, *upscaled.shape[-2:])
+        chosen = self.chosen(multimask_output)
+        return masks[:, chosen], self.iou_prediction_head(tokens[:, 0])[:, chosen]
 
-    def hyper_kernels(self, mask_tokens: Tensor) -> Tensor:
-        """(N, 4, C/8) weights over the upscaled channels, one row a mask, from (N, 4, C) tokens."""
-        rows = [mlp(mask_tokens[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)]
-        return torch.stack(rows, dim=1)
+    @staticmethod
+    def chosen(multimask_output: bool) -> slice:
+        """Which of the four masks are the answer: the first serves unambiguous prompts, the rest ambiguous ones."""
+        return slice(1, MASK_TOKENS) if multimask_output else slice(0, 1)
+
+    def join_tokens(self, sparse: Tensor) -> Tensor:
+        """IoU token, mask tokens and prompt tokens: (N, 5 + P, C) from (N, P, C)."""
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
+        return torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
+
+    def hyper_kernels(self, tokens: Tensor, chosen: slice) -> Tensor:
+        """(N, M, C/8) weights over the upscaled channels, one row a chosen mask, from all tokens (N, T, C)."""
+        mask_tokens = tokens[:, 1 : 1 + MASK_TOKENS]
+        indices = range(MASK_TOKENS)[chosen]
+        return torch.stack([self.output_hypernetworks_mlps[index](mask_tokens[:, index]) for index in indices], dim=1)

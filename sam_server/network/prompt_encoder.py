@@ -82,9 +82,10 @@ class PromptEncoder(nn.Module):
         # Points are taken at the centre of their pixel.
         encoded = self.pe_layer((coords.float() + 0.5) / (image_size or self.image_size))
         # One table and one gather in place of assignments through boolean masks, which do not export to ONNX.
-        kinds = torch.cat([self.not_a_point_embed.weight, *(kind.weight for kind in self.point_embeddings)])
+        kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         is_point = (labels >= 0).unsqueeze(-1).to(encoded.dtype)
-        return (encoded * is_point).to(kinds.dtype) + F.embedding(labels + 1, kinds)
+        out: Tensor = (encoded * is_point).to(kinds.dtype) + F.embedding(labels + 1, kinds)
+        return out
 
     def embed_masks(self, mask_input: Tensor) -> Tensor:
         """Dense embeddings (N, C, E, E) of (N, 1, 4E, 4E) low-res logits."""

@@ -55,12 +55,7 @@ class TwoWayBlock(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
         """Update queries (N, T, C) and keys (N, E*E, C)."""
-        if self.skip_first_layer_pe:
-            queries = self.self_attn(queries, queries, queries)
-        else:
-            q = queries + query_pe
-            queries = queries + self.self_attn(q, q, queries)
-        queries = self.norm1(queries)
+        queries = self.attend_tokens(queries, query_pe)
 
         attended = self.cross_attn_token_to_image(queries + query_pe, keys + key_pe, keys)
         queries = self.norm2(queries + attended)
@@ -69,6 +64,16 @@ class TwoWayBlock(nn.Module):
         attended = self.cross_attn_image_to_token(keys + key_pe, queries + query_pe, queries)
         keys = self.norm4(keys + attended)
         return queries, keys
+
+    def attend_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
+        """Self-attention of the tokens (N, T, C) and the normalisation after it."""
+        if self.skip_first_layer_pe:
+            queries = self.self_attn(queries, queries, queries)
+        else:
+            q = queries + query_pe
+            queries = queries + self.self_attn(q, q, queries)
+        out: Tensor = self.norm1(queries)
+        return out
 
 
 class TwoWayTransformer(nn.Module):

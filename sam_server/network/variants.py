@@ -87,7 +87,9 @@ class SamVariant:
         unknown = set(values) - {item.name for item in fields(cls)}
         if unknown:
             raise ValueError(f"model config has unknown fields: {', '.join(sorted(unknown))}")
-        rows = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        rows: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         try:
             return cls(**rows)
         except TypeError as error:

@@ -1,0 +1,191 @@
+"""The mask decoder for inference: the same numbers as `MaskDecoder` up to rounding, with about half the work.
+
+A prompt has about seven tokens against E * E (4096) cells of the image, so everything that is done once a cell and
+prompt is moved to the tokens, or done once a picture, or not done:
+
+- Tokens to image: score = q.(W_k x + b_k) = (W_k^T q).x + q.b_k, and q.b_k is the same for all cells and cancels in
+  the softmax; sum a (W_v x + b_v) = W_v (sum a x) + b_v.
+- Image to tokens: score = (W_q x + b_q).k = x.(W_q^T k) + b_q.k; W_o (sum a v) = sum a (W_o v).
+- The positional encoding's share of both scores, (W PE), is projected once per model.
+- In the first layer all prompts see one picture: its projections are shared where that is cheaper.
+- A 2 x 2 transposed convolution with stride 2 is a matrix product per cell; normalisation and GELU do not care for
+  the order of cells, so pixels are put in order only once, in the finished masks.
+- Masks that nobody asked for are not made.
+
+Tokens are computed in float32; the image side in `image_dtype`.
+"""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam_server.network.layers import LayerNorm2d
+from sam_server.network.mask_decoder import MaskDecoder
+from sam_server.network.transformer import Attention, TwoWayBlock
+
+# With fewer prompts than this, projecting the shared picture costs more than absorbing the projection.
+SHARED_FROM = 3
+
+
+class FastAttention(nn.Module):
+    """One cross-attention between tokens (N, T, C) and the image (N or 1, I, C), in either direction."""
+
+    pe_keys: Tensor
+    w_image: Tensor
+    w_value: Tensor
+
+    def __init__(self, attention: Attention, image_pe: Tensor, to_image: bool, image_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.attention = attention
+        self.heads = attention.heads
+        self.dtype = image_dtype
+        # The image is the key where tokens attend to it, and the query where it attends to tokens.
+        image_side = attention.k_proj if to_image else attention.q_proj
+        value_side = attention.v_proj if to_image else attention.out_proj
+        inner, width = image_side.weight.shape
+        head = inner // self.heads
+        self.scale = 1 / math.sqrt(head)
+        pe = image_pe @ image_side.weight.T  # (1, I, inner)
+        self.register_buffer("pe_keys", self._split(pe).transpose(-2, -1).to(image_dtype))  # (1, heads, head, I)
+        self.register_buffer("w_image", image_side.weight.view(self.heads, head, width))
+        by_head = value_side.weight if to_image else value_side.weight.T
+        self.register_buffer("w_value", by_head.reshape(self.heads, head, width))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return self.attention.split(x)
+
+    def tokens_to_image(self, queries: Tensor, image: Tensor) -> Tensor:
+        """Tokens (N, T, C) attend to the image; returns (N, T, C)."""
+        attention = self.attention
+        q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
+        if image.shape[0] == 1 and queries.shape[0] >= SHARED_FROM:
+            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype))).transpose(-2, -1) + self.pe_keys
+            values = self._split(F.linear(image, attention.v_proj.weight.to(self.dtype)))
+            weights = (q.to(self.dtype) @ keys).softmax(dim=-1)  # (N, heads, T, I)
+            pooled = (weights @ values).float()  # (N, heads, T, head)
+        else:
+            weights = self._scores(q, image).softmax(dim=-1)
+            cells = weights.flatten(1, 2) @ image  # (N, heads * T, C)
+            pooled = _by_head(cells.float(), self.heads) @ self.w_value.transpose(-2, -1)
+        merged = pooled.transpose(1, 2).flatten(2) + attention.v_proj.bias
+        out: Tensor = attention.out_proj(merged)
+        return out
+
+    def image_to_tokens(self, image: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The image attends to tokens (N, T, C); returns (N, I, C)."""
+        attention = self.attention
+        k = self._split(attention.k_proj(keys)) * self.scale  # (N, heads, T, head)
+        bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
+        if image.shape[0] == 1 and keys.shape[0] >= SHARED_FROM:
+            queries = self._split(F.linear(image, attention.q_proj.weight.to(self.dtype))).transpose(-2, -1)
+            scores = k.to(self.dtype) @ (queries + self.pe_keys)
+        else:
+            scores = self._scores(k, image)
+        weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
+        v = self._split(attention.v_proj(values)) @ self.w_value  # (N, heads, T, C)
+        out = weights.flatten(1, 2).transpose(-2, -1) @ v.flatten(1, 2).to(self.dtype)
+        moved: Tensor = out + attention.out_proj.bias.to(self.dtype)
+        return moved
+
+    def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
+        absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
+        positions = (tokens.to(self.dtype) @ self.pe_keys).flatten(1, 2)  # (N, heads * T, I)
+        image = image.expand(len(tokens), -1, -1)
+        scores = torch.baddbmm(positions, absorbed, image.transpose(-2, -1))
+        return _by_head(scores, self.heads)
+
+
+class FastBlock(nn.Module):
+    """`TwoWayBlock` with its two cross-attentions rewritten."""
+
+    def __init__(self, block: TwoWayBlock, image_pe: Tensor, image_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.block = block
+        self.to_image = FastAttention(block.cross_attn_token_to_image, image_pe, True, image_dtype)
+        self.to_tokens = FastAttention(block.cross_attn_image_to_token, image_pe, False, image_dtype)
+
+    def forward(self, queries: Tensor, image: Tensor, query_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Update tokens (N, T, C) and image (N or 1, I, C); see `TwoWayBlock.forward`."""
+        block = self.block
+        queries = block.attend_tokens(queries, query_pe)
+        queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image))
+        queries = block.norm3(queries + block.mlp(queries))
+        attended = self.to_tokens.image_to_tokens(image, queries + query_pe, queries)
+        norm = block.norm4
+        weight, bias = norm.weight.to(image.dtype), norm.bias.to(image.dtype)
+        return queries, F.layer_norm(image + attended, norm.normalized_shape, weight, bias, norm.eps)
+
+
+class FastDecoder(nn.Module):
+    """`MaskDecoder` for inference.
+
+    Args:
+        decoder: weights, shared with this module.
+        image_pe: (1, C, E, E) from `PromptEncoder.dense_pe`.
+        image_dtype: float32, or a half type for everything of the image's size.
+    """
+
+    def __init__(self, decoder: MaskDecoder, image_pe: Tensor, image_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.dtype = image_dtype
+        pe = image_pe.flatten(2).transpose(1, 2).float()  # (1, I, C)
+        transformer = decoder.transformer
+        self.blocks = nn.ModuleList(
+            FastBlock(cast(TwoWayBlock, block), pe, image_dtype) for block in transformer.layers
+        )
+        self.final = FastAttention(transformer.final_attn_token_to_image, pe, True, image_dtype)
+
+    def forward(self, image: Tensor, sparse: Tensor, dense: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
+        """Decode N prompts; shapes as in `MaskDecoder.forward`, both results in float32."""
+        tokens, cells = self.attend(image, sparse, dense)
+        chosen = self.decoder.chosen(multimask_output)
+        return self.masks(tokens, cells, chosen), self.iou(tokens, chosen)
+
+    def attend(self, image: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (N, T, C) float32 and image (N, I, C) after the transformer."""
+        tokens = self.decoder.join_tokens(sparse)
+        cells = (image + dense.to(image.dtype)).to(self.dtype).flatten(2).transpose(1, 2).contiguous()
+        queries = tokens
+        for block in self.blocks:
+            queries, cells = block(queries, cells, tokens)
+        queries = queries + self.final.tokens_to_image(queries + tokens, cells)
+        normed: Tensor = self.decoder.transformer.norm_final_attn(queries)
+        return normed, cells
+
+    def iou(self, tokens: Tensor, chosen: slice) -> Tensor:
+        """Predicted IoU (N, M) of the chosen masks."""
+        out: Tensor = self.decoder.iou_prediction_head(tokens[:, 0])
+        return out[:, chosen]
+
+    def masks(self, tokens: Tensor, cells: Tensor, chosen: slice) -> Tensor:
+        """Low-res logits (N, M, 4E, 4E) float32 of the chosen masks."""
+        upscaling = self.decoder.output_upscaling
+        first, second = cast(nn.ConvTranspose2d, upscaling[0]), cast(nn.ConvTranspose2d, upscaling[3])
+        norm = cast(LayerNorm2d, upscaling[1])
+        count, side = len(cells), math.isqrt(cells.shape[1])
+        x = _per_cell(first, cells)  # (N, I, 2, 2, C/4)
+        x = F.layer_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+        x = F.gelu(_per_cell(second, F.gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)
+        kernels = self.decoder.hyper_kernels(tokens, chosen)  # (N, M, C/8)
+        masks = kernels.to(self.dtype) @ x.flatten(1, -2).transpose(-2, -1)  # (N, M, I * 16)
+        masks = masks.float().reshape(count, -1, side, side, 2, 2, 2, 2)
+        # Axes: row and column of the cell, then those of the first and of the second doubling.
+        return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, -1, side * 4, side * 4)
+
+
+def _per_cell(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A 2 x 2 transposed convolution with stride 2 on (..., C), as (..., 2, 2, C_out)."""
+    weight = conv.weight.permute(2, 3, 1, 0)  # (2, 2, C_out, C)
+    bias = conv.bias.expand(4, -1).flatten() if conv.bias is not None else None
+    out = F.linear(x, weight.flatten(0, 2).to(x.dtype), None if bias is None else bias.to(x.dtype))
+    return out.reshape(*out.shape[:-1], *weight.shape[:3])
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """(N, heads * T, X) to (N, heads, T, X)."""
+    return x.reshape(x.shape[0], heads, -1, x.shape[-1])
