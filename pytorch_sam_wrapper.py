@@ -1,6 +1,6 @@
 """PyTorchSam: the backend that runs SAM in PyTorch, on CUDA, MPS or the CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sam_server import transforms
 from sam_server.arrays import FloatArray
-from sam_server.backend import BackendInfo, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
+from sam_server.backend import BackendInfo, Candidates, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
 from sam_server.checkpoints.load import load_state_dict
 from sam_server.network.fast_decoder import FastDecoder
 from sam_server.network.image_encoder_vit import ImageEncoderViT
@@ -100,25 +100,59 @@ class PyTorchSam:
     @torch.inference_mode()
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch, multimask_output: bool) -> LowResMasks:
         """See `SamBackend.decode`; prompts go through in chunks that stay in cache."""
-        chunks = [prompts[start : start + self._chunk] for start in range(0, len(prompts), self._chunk)]
-        answers = [self._decode(embedding.data, chunk, multimask_output) for chunk in chunks]
+        answers = [self._decode(embedding.data, chunk, multimask_output) for _, chunk in self._chunks(prompts)]
         return LowResMasks(
             np.concatenate([_to_numpy(masks) for masks, _ in answers]),
             np.concatenate([_to_numpy(iou) for _, iou in answers]),
         )
 
+    @torch.inference_mode()
+    def decode_above(self, embedding: ImageEmbedding, prompts: PromptBatch, min_iou: float) -> Candidates:
+        """See `SamBackend.decode_above`; prompts without a mask above `min_iou` are never upscaled."""
+        found = [self._decode_above(embedding.data, start, chunk, min_iou) for start, chunk in self._chunks(prompts)]
+        return Candidates(
+            np.concatenate([candidates.prompt for candidates in found]),
+            np.concatenate([candidates.logits for candidates in found]),
+            np.concatenate([candidates.iou for candidates in found]),
+        )
+
     def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""
-        sparse, dense = self._sam.prompt_encoder(
-            torch.from_numpy(prompts.point_coords).to(self.device),
-            torch.from_numpy(prompts.point_labels).to(self.device),
-            None if prompts.mask_input is None else torch.from_numpy(prompts.mask_input).to(self.device),
-        )
+        sparse, dense = self._embed(prompts)
         if self._fast is None:
             masks, iou = self._sam.mask_decoder(image.float(), self._image_pe, sparse, dense, multimask_output)
         else:
             masks, iou = self._fast(image, sparse, dense, multimask_output)
         return masks, iou
+
+    def _decode_above(self, image: Tensor, start: int, prompts: PromptBatch, min_iou: float) -> Candidates:
+        """The good masks of one chunk, whose first prompt is number `start`."""
+        if self._fast is None:
+            masks, iou = self._decode(image, prompts, multimask_output=True)
+            rows = torch.arange(len(prompts), device=self.device)
+        else:
+            chosen = self._sam.mask_decoder.chosen(multimask_output=True)
+            tokens, cells = self._fast.attend(image, *self._embed(prompts))
+            iou = self._fast.iou(tokens, chosen)
+            rows = (iou > min_iou).any(dim=1).nonzero()[:, 0]
+            masks, iou = self._fast.masks(tokens[rows], cells[rows], chosen), iou[rows]
+        good = iou > min_iou  # (kept prompts, M)
+        prompt = (start + rows)[:, None].expand_as(good)[good]
+        return Candidates(prompt.cpu().numpy(), _to_numpy(masks[good]), _to_numpy(iou[good]))
+
+    def _embed(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Sparse (N, P, C) and dense embeddings of one chunk, on the device."""
+        sparse, dense = self._sam.prompt_encoder(
+            torch.from_numpy(prompts.point_coords).to(self.device),
+            torch.from_numpy(prompts.point_labels).to(self.device),
+            None if prompts.mask_input is None else torch.from_numpy(prompts.mask_input).to(self.device),
+        )
+        return sparse, dense
+
+    def _chunks(self, prompts: PromptBatch) -> Iterator[tuple[int, PromptBatch]]:
+        """Parts of a batch, each with the number of its first prompt."""
+        for start in range(0, len(prompts), self._chunk):
+            yield start, prompts[start : start + self._chunk]
 
     def _embedding(self, data: Tensor, image: PreparedImage) -> ImageEmbedding:
         return ImageEmbedding(data, image.original_size, image.input_size, data.numel() * data.element_size())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from sam_server.arrays import ByteArray, FloatArray
+from sam_server.arrays import ByteArray, FloatArray, IntArray
 from sam_server.prompts import PromptBatch
 
 # Upscaling of the mask decoder: low-res masks have four times the side of the image embedding.
@@ -92,6 +92,21 @@ class LowResMasks:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The masks of a batch of prompts that promise to be good.
+
+    Attributes:
+        prompt: (K,) int64 index of the prompt a mask belongs to, ascending.
+        logits: (K, L, L) float32 mask logits.
+        iou: (K,) float32 predicted IoU.
+    """
+
+    prompt: IntArray
+    logits: FloatArray
+    iou: FloatArray
+
+
+@dataclass(frozen=True)
 class BackendInfo:
     """The truth about a loaded backend, as /backend_info tells it.
 
@@ -156,5 +171,13 @@ class SamBackend(Protocol):
 
         Returns:
             Low-res logits (N, M, L, L) and predicted IoU (N, M), M = 3 or 1.
+        """
+        ...
+
+    def decode_above(self, embedding: ImageEmbedding, prompts: PromptBatch, min_iou: float) -> Candidates:
+        """Decode N prompts with three masks each, and keep those whose predicted IoU is above `min_iou`.
+
+        The same masks as `decode` gives and in its order, prompt by prompt; a backend may leave out the work on masks
+        that are not kept.
         """
         ...
