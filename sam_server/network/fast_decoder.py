@@ -173,9 +173,9 @@ class FastDecoder(nn.Module):
         x = F.gelu(_per_cell(second, F.gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)
         kernels = self.decoder.hyper_kernels(tokens, chosen)  # (N, M, C/8)
         masks = kernels.to(self.dtype) @ x.flatten(1, -2).transpose(-2, -1)  # (N, M, I * 16)
-        masks = masks.float().reshape(count, -1, side, side, 2, 2, 2, 2)
+        masks = masks.float().reshape(count, kernels.shape[1], side, side, 2, 2, 2, 2)
         # Axes: row and column of the cell, then those of the first and of the second doubling.
-        return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, -1, side * 4, side * 4)
+        return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, kernels.shape[1], side * 4, side * 4)
 
 
 def _per_cell(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
