@@ -150,16 +150,17 @@ class _Download:
         self.session = requests.Session()
         self.session.headers["Accept-Encoding"] = "identity"  # a range counts the file's own bytes
         self.answered = False
+        self.joined = False  # the .part file comes from more than one connection
 
     def run(self) -> None:
         if self.offset() > self.file.size:
             self.discard()
         self.check_disk()
-        resumed = self.offset() > 0
+        self.joined = self.offset() > 0
         with self.session:
             self.fetch()
-            # A resumed file may join two versions of it: once more from the start before the server is blamed.
-            if not self.is_right() and resumed:
+            # What was resumed may join two versions of the file: once more from the start before the server is blamed.
+            if not self.is_right() and self.joined:
                 logger.warning("%s came out wrong after it was resumed; fetching it again", self.file.name)
                 self.discard()
                 self.fetch()
@@ -176,6 +177,7 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def discard(self) -> None:
+        self.joined = False
         self.part.unlink(missing_ok=True)
         self.etag.unlink(missing_ok=True)
 
@@ -271,6 +273,7 @@ class _Download:
                 raise _BrokenOffError("the server sent another range than the one asked for")
             if found[2] not in ("*", str(self.file.size)):
                 raise self.other_size(found[2])
+            self.joined = True
             return offset
         if status == requests.codes.ok:  # the range was ignored, or the file has changed: all of it from the start
             length = response.headers.get("Content-Length")
