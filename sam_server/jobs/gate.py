@@ -6,7 +6,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from sam_server.backend import BackendInfo, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage, SamBackend
+from sam_server.backend import (
+    BackendInfo,
+    Candidates,
+    ImageEmbedding,
+    LowResMasks,
+    ModelSpec,
+    PreparedImage,
+    SamBackend,
+)
 from sam_server.prompts import PromptBatch
 
 # Weight of the newest computation in the running mean that Retry-After is estimated from.
@@ -129,3 +137,8 @@ class GatedBackend:
         """`SamBackend.decode` when its turn comes."""
         with self._gate.enter(self._patient):
             return self._backend.decode(embedding, prompts, multimask_output)
+
+    def decode_above(self, embedding: ImageEmbedding, prompts: PromptBatch, min_iou: float) -> Candidates:
+        """`SamBackend.decode_above` when its turn comes."""
+        with self._gate.enter(self._patient):
+            return self._backend.decode_above(embedding, prompts, min_iou)

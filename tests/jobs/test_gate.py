@@ -62,16 +62,15 @@ def test_a_full_queue_refuses_at_once_except_the_patient():
         with gate.enter(patient):
             done.append(name)
 
-    with ThreadPoolExecutor(2) as pool:
-        with gate.enter():
-            pool.submit(work, "first", False)
-            wait_until(lambda: gate.waiting == 1)
-            with pytest.raises(GateBusyError, match="too many") as refused, gate.enter():
-                pass
-            assert refused.value.retry_after > 0
-            pool.submit(work, "patient", True)
-            wait_until(lambda: gate.waiting == 2)
-            assert done == []
+    with ThreadPoolExecutor(2) as pool, gate.enter():
+        pool.submit(work, "first", False)
+        wait_until(lambda: gate.waiting == 1)
+        with pytest.raises(GateBusyError, match="too many") as refused, gate.enter():
+            pass
+        assert refused.value.retry_after > 0
+        pool.submit(work, "patient", True)
+        wait_until(lambda: gate.waiting == 2)
+        assert done == []
     assert done == ["first", "patient"]
 
 

@@ -1,0 +1,1 @@
+"""HTTP: blueprints, schemas, problem details. The only room that imports Flask."""

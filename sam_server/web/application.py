@@ -1,0 +1,45 @@
+"""The Flask application, put together from its blueprints."""
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from sam_server import __version__
+from sam_server.web import docs, hooks, info, problems, segment, sessions
+from sam_server.web.reading import FIELD_BYTES, body_limit
+from sam_server.web.schemas import ProblemOut
+from sam_server.web.state import EXTENSION, Server
+
+DESCRIPTION = "Segment Anything over HTTP: masks by prompt, every mask of a picture, and groups of masks."
+
+
+def make_app(server: Server) -> OpenAPI:
+    """Make the WSGI application.
+
+    Args:
+        server: what the requests share.
+    """
+    app = OpenAPI(
+        "sam_server.web",
+        info=Info(title="Mask Grouping Server", version=__version__, description=DESCRIPTION),
+        doc_ui=False,
+        static_folder=None,
+        validation_error_status=500,  # documented by hand everywhere, so that no other shape is added
+        validation_error_model=ProblemOut,
+        validation_error_callback=_refuse,
+    )
+    app.extensions[EXTENSION] = server
+    app.config["MAX_CONTENT_LENGTH"] = body_limit(server.settings.image_limits.max_bytes)
+    app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES
+    hooks.register(app)
+    problems.register(app)
+    for blueprint in (info.blueprint, sessions.blueprint, segment.blueprint):
+        app.register_api(blueprint)
+    app.register_blueprint(docs.blueprint)
+    return app
+
+
+def _refuse(error: Any) -> Response:
+    return problems.from_validation(error).to_response()

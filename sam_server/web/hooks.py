@@ -1,0 +1,95 @@
+"""What happens around every request: its id, its timings, its key, and who may read the answer."""
+
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask, Response, g, request
+
+from sam_server.web.problems import Problem
+from sam_server.web.state import server
+
+# An id that came with the request is taken over if it cannot break a log line or a header.
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Paths that a probe or a load balancer asks without a key.
+_OPEN_PATHS = frozenset({"/health", "/ready"})
+_CORS_METHODS = "GET, POST, DELETE, OPTIONS"
+_CORS_REQUEST_HEADERS = "Authorization, Content-Type, Prefer, X-API-Key, X-Request-ID"
+_CORS_ANSWER_HEADERS = "Location, Retry-After, Server-Timing, X-Request-ID"
+_CORS_MAX_AGE = "600"  # seconds that a browser may remember a preflight
+
+
+@contextmanager
+def timed(phase: str) -> Iterator[None]:
+    """Add the time of the `with` block to a phase of Server-Timing."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        add_time(phase, time.perf_counter() - started)
+
+
+def add_time(phase: str, seconds: float) -> None:
+    """Add seconds to a phase of Server-Timing."""
+    timings: dict[str, float] = g.timings
+    timings[phase] = timings.get(phase, 0.0) + seconds
+
+
+def spent(*phases: str) -> float:
+    """Seconds that phases of this request took so far."""
+    timings: dict[str, float] = g.timings
+    return sum(timings.get(phase, 0.0) for phase in phases)
+
+
+def register(app: Flask) -> None:
+    """Put the hooks around every request of the application."""
+    app.before_request(_begin)
+    app.before_request(_check_key)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    g.started = time.perf_counter()
+    g.timings = {}
+
+
+def _check_key() -> None:
+    keys = server().settings.api_keys
+    if not keys or request.path in _OPEN_PATHS or request.method == "OPTIONS":
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    # Every key is compared, so that the time tells nothing about which one nearly matched.
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
+    if not any(matches):
+        detail = "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+        raise Problem(401, "missing_or_wrong_key", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    phases = {**g.timings, "total": time.perf_counter() - g.started}
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={took * 1000:.1f}" for name, took in phases.items())
+    _allow_origin(response)
+    return response
+
+
+def _allow_origin(response: Response) -> None:
+    allowed = server().settings.cors_origins
+    if not allowed:
+        return
+    response.vary.add("Origin")
+    origin = request.headers.get("Origin")
+    if origin is None or not ("*" in allowed or origin in allowed):
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = _CORS_ANSWER_HEADERS
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = _CORS_METHODS
+        response.headers["Access-Control-Allow-Headers"] = _CORS_REQUEST_HEADERS
+        response.headers["Access-Control-Max-Age"] = _CORS_MAX_AGE

@@ -1,0 +1,41 @@
+"""A picture that came with a request, made into a session."""
+
+import time
+from dataclasses import asdict
+
+from sam_server import images
+from sam_server.sessions.kept import KeptImage, Session
+from sam_server.web.hooks import add_time, spent, timed
+from sam_server.web.state import server
+
+
+def open_session(source: bytes) -> tuple[Session, bool]:
+    """Open a session on an uploaded picture.
+
+    Args:
+        source: the picture's file.
+
+    Returns:
+        The session, and whether the picture had been encoded before.
+
+    Raises:
+        ImageError: the bytes are no picture, or too large a one.
+        GateBusyError: the model has no time.
+        OverBudgetError: the cache cannot hold it.
+    """
+    state = server()
+    model = state.model()
+
+    def encode() -> KeptImage:
+        with timed("decode"):
+            picture = images.read(source, state.settings.image_limits)
+        with timed("encode"):
+            embedding = model.predictor.encode(picture.pixels)
+        scaling = None if picture.scaling is None else asdict(picture.scaling)
+        return KeptImage(source, embedding, {"scaling": scaling})
+
+    started = time.perf_counter()
+    try:
+        return state.sessions.open(source, encode)
+    finally:
+        add_time("cache", time.perf_counter() - started - spent("decode", "encode"))

@@ -1,0 +1,218 @@
+"""What comes in and what goes out, as pydantic models: checked on the way in, documented in /openapi.json."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from sam_server.masks.record import MaskFormat
+
+# float32 is what coordinates end as; NaN and Infinity are no coordinates.
+Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+PointIn = tuple[Coordinate, Coordinate]
+Label = Annotated[int, Field(strict=True, ge=0, le=1)]
+BoxIn = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+
+
+class In(BaseModel):
+    """A request: fields that it does not know are refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    # Fields that are plain text where a form or a query carries them; all others are JSON there.
+    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset()
+
+
+class PictureIn(In):
+    """A picture for a new session."""
+
+    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset({"image"})
+
+    image: StrictStr | None = Field(None, description="the picture's file as base64, or as a data URL")
+
+
+class PromptIn(In):
+    """What the mask shall be of: points, a box, an earlier mask, or several of them together."""
+
+    points: list[PointIn] | None = Field(
+        None, description="points [x, y] in pixels of the picture, after EXIF rotation"
+    )
+    point_labels: list[Label] | None = Field(
+        None, description="one per point: 1 foreground, 0 background; all foreground if left out"
+    )
+    box: BoxIn | None = Field(None, description="x1, y1, x2, y2 in pixels")
+    mask_id: StrictStr | None = Field(None, description="an earlier mask of the same session to continue from")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was given."""
+        return self.points is None and self.point_labels is None and self.box is None and self.mask_id is None
+
+
+class SegmentIn(PromptIn):
+    """Prompts on a session, or on a picture sent along. The fields of one prompt may stand at the top level."""
+
+    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset({"session_id", "image", "mask_id", "mask_format"})
+
+    session_id: StrictStr | None = Field(None, description="of POST /sessions or of an earlier answer")
+    image: StrictStr | None = Field(None, description="the picture's file as base64 or as a data URL")
+    prompts: list[PromptIn] | None = Field(None, min_length=1, description="many prompts in one call")
+    multimask_output: StrictBool = Field(True, description="three masks per prompt (whole, part, subpart), else one")
+    mask_format: MaskFormat = Field("rle", description="how `segmentation` is written")
+
+
+class SessionPath(BaseModel):
+    """The session in the address."""
+
+    session_id: str = Field(description="of POST /sessions")
+
+
+class ScalingOut(BaseModel):
+    """How levels of more than 8 bits were brought to 8: `low` became 0 and `high` became 255."""
+
+    low: float
+    high: float
+    low_percentile: float
+    high_percentile: float
+
+
+class PictureOut(BaseModel):
+    """A kept picture."""
+
+    session_id: str
+    width: int = Field(description="pixels, after EXIF rotation")
+    height: int
+    scaling: ScalingOut | None = Field(description="of pictures of more than 8 bits; null for others")
+    expires_at: str = Field(description="ISO 8601, UTC; every use of the session moves it")
+
+
+class SessionCreated(PictureOut):
+    """Answer of POST /sessions."""
+
+    cached: bool = Field(description="whether the picture had been encoded before")
+
+
+class SessionOut(PictureOut):
+    """Answer of GET /sessions/ID."""
+
+    masks: int = Field(description="how many masks can be continued by their mask_id")
+    mask_sets: list[str]
+
+
+class RleOut(BaseModel):
+    """COCO run-length encoding, as pycocotools reads it."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: str
+
+
+class MultiPolygonOut(BaseModel):
+    """GeoJSON MultiPolygon in pixels: parts, each a list of rings, the first its outline and the others its holes."""
+
+    type: Literal["MultiPolygon"]
+    coordinates: list[list[list[tuple[float, float]]]]
+
+
+class MaskOut(BaseModel):
+    """One mask with the field names of SA-1B. `segmentation` is missing in the format `none`."""
+
+    mask_id: str = Field(description="send it back in a prompt to continue from this mask")
+    segmentation: RleOut | MultiPolygonOut | str | None = Field(
+        None, description="rle: COCO RLE; polygon: GeoJSON MultiPolygon; png: base64 of a 1-bit PNG"
+    )
+    bbox: tuple[float, float, float, float] = Field(description="x, y, width, height as in COCO")
+    area: int = Field(description="pixels")
+    predicted_iou: float = Field(description="the model's own estimate of the mask's quality")
+    stability_score: float = Field(description="IoU of the masks at a raised and a lowered threshold")
+    crop_box: tuple[float, float, float, float] = Field(description="x, y, width, height")
+    point_coords: list[tuple[float, float]]
+
+
+class PromptOut(BaseModel):
+    """The masks of one prompt, best predicted IoU first."""
+
+    masks: list[MaskOut]
+
+
+class SegmentOut(PictureOut):
+    """Answer of POST /segment: one entry of `results` per prompt, in order."""
+
+    results: list[PromptOut]
+
+
+class CacheOut(BaseModel):
+    """What sessions hold and how well it serves."""
+
+    bytes: int
+    budget_bytes: int
+    sessions: int
+    images: int
+    hits: int
+    misses: int
+    evictions: int
+    expirations: int
+
+
+class BackendInfoOut(BaseModel):
+    """What runs, and what was asked for."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    backend: Literal["pytorch", "onnx"]
+    model_type: str
+    use_gpu: bool = Field(description="whether a GPU computes now")
+    performance_mode: bool
+    device: str
+    onnx_available: bool = Field(description="whether onnxruntime or OpenVINO is installed")
+    pytorch_available: bool = Field(description="whether torch is installed")
+    onnx_providers: list[str] = Field(description="bound by the loaded session; empty for PyTorch")
+    requested_backend: str
+    requested_model_type: str
+    requested_gpu: bool
+    fallback_reason: str | None = Field(description="why something else runs than was asked for")
+    precision: str
+    engine: str
+    model_files: list[str]
+    sha256: str | None = Field(description="of the checkpoint")
+    notes: list[str]
+    image_size: int = Field(description="side of the model input in pixels")
+    warm_up_ms: float = Field(description="the first picture and click after loading")
+    queue_waiting: int = Field(description="computations that wait for the model now")
+    cache: CacheOut
+    version: str
+
+
+class HealthOut(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyOut(BaseModel):
+    """The model is loaded."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["ready"]
+    model_type: str
+    device: str
+
+
+class FieldError(BaseModel):
+    """One wrong field."""
+
+    field: str
+    message: str
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="stable name of the problem")
+    detail: str = Field(description="what to change")
+    request_id: str | None = None
+    field: str | None = Field(None, description="the field that is wrong")
+    errors: list[FieldError] | None = None

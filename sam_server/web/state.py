@@ -1,0 +1,74 @@
+"""What all requests share, hung on the Flask application."""
+
+from dataclasses import dataclass, field
+
+from flask import current_app
+
+from sam_server.images import ImageLimits
+from sam_server.jobs.gate import InferenceGate
+from sam_server.sessions.store import SessionStore
+from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReadyError, ModelSlot
+from sam_server.web.problems import Problem, busy
+
+EXTENSION = "mask_grouping_server"
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """The settings that HTTP needs, as plain values.
+
+    Attributes:
+        image_limits: bytes and pixels of one picture.
+        max_prompts: prompts in one call.
+        max_points: points in one prompt.
+        cache_bytes: memory that sessions may take together.
+        session_ttl: seconds until an unused session is forgotten.
+        concurrency: computations of the model at once.
+        queue_length: computations that may wait.
+        queue_timeout: how long one may wait, in seconds.
+        api_keys: one of them must come with every request; none needed if empty.
+        cors_origins: origins whose pages may call this server; "*" for all.
+    """
+
+    image_limits: ImageLimits = field(default_factory=ImageLimits)
+    max_prompts: int = 256
+    max_points: int = 1_000
+    cache_bytes: int = 1 << 30
+    session_ttl: float = 3_600.0
+    concurrency: int = 1
+    queue_length: int = 64
+    queue_timeout: float = 60.0
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a request finds."""
+
+    settings: WebSettings
+    gate: InferenceGate
+    slot: ModelSlot
+    sessions: SessionStore
+
+    def model(self) -> LoadedModel:
+        """The loaded model, or a 503 problem."""
+        try:
+            return self.slot.get()
+        except ModelNotReadyError as error:
+            if error.failed:
+                raise Problem(503, "model_failed", str(error)) from None
+            raise busy("model_loading", f"{error}: try again in a moment", LOADING_RETRY_AFTER) from None
+
+
+def make_server(settings: WebSettings) -> Server:
+    """Everything that requests share, with the model still to come."""
+    gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout)
+    return Server(settings, gate, ModelSlot(gate), SessionStore(settings.cache_bytes, settings.session_ttl))
+
+
+def server() -> Server:
+    """The state of the application that answers the current request."""
+    state = current_app.extensions[EXTENSION]
+    assert isinstance(state, Server)
+    return state
