@@ -188,9 +188,9 @@ def load_pytorch_sam(
     """
     chosen = variant or find_variant(checkpoint, model_type)
     device, notes = choose_device(use_gpu)
-    sam = load_sam(chosen, load_state_dict(checkpoint))
 
     def build(device: torch.device, notes: tuple[str, ...]) -> PyTorchSam:
+        sam = load_sam(chosen, load_state_dict(checkpoint))
         used = choose_precision(precision, device, fastest)
         return PyTorchSam(sam, device, used, plain=plain, model_files=(str(checkpoint),), sha256=sha256, notes=notes)
 
@@ -200,7 +200,6 @@ def load_pytorch_sam(
         if device.type == "cpu":
             raise
         failure = f"the model did not load on {device}: {_first_line(error)}; it runs on the CPU"
-        sam.cpu().float()
         return build(torch.device("cpu"), (*notes, failure))
 
 
