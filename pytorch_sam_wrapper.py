@@ -116,6 +116,10 @@ class PyTorchSam:
             np.concatenate([candidates.iou for candidates in found]),
         )
 
+    def embedding_array(self, embedding: ImageEmbedding) -> FloatArray:
+        """See `SamBackend.embedding_array`."""
+        return _to_numpy(embedding.data[0])
+
     def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""
         sparse, dense = self._embed(prompts)

@@ -1,0 +1,22 @@
+"""gunicorn: one process that holds the model once, and threads that share it."""
+
+import sys
+
+from sam_config import ConfigError, load_config
+
+try:
+    _config = load_config()
+except ConfigError as error:
+    sys.exit(str(error))
+
+bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
+workers = 1
+worker_class = "gthread"
+threads = _config.threads
+# A model on CUDA does not survive the fork that follows a preload.
+preload_app = False
+# Seconds without a sign of life from the worker's main thread; requests run in the others and may take longer.
+timeout = 120
+# Seconds that running requests get to finish once the server is asked to stop.
+graceful_timeout = 30
+loglevel = _config.log_level

@@ -1,0 +1,357 @@
+"""Every setting of the server: one table, read once from the environment and .env.
+
+`python -m sam_config` prints the settings in force; `python -m sam_config --write-docs` brings
+docs/settings.md and .env.example in line with the table.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from sam_server.network.variants import VARIANTS
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent
+ENV_FILE = ROOT / ".env"
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
+ENV_EXAMPLE = ROOT / ".env.example"
+PREFIX = "SAM_"
+
+TRUE_WORDS = ("true", "1", "yes", "on")
+FALSE_WORDS = ("false", "0", "no", "off")
+BYTE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be followed; one line that names the variable, its value and the options."""
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """What a setting's text may be.
+
+    Attributes:
+        parse: text to value; raises ValueError.
+        options: what may be written, in words.
+        show: value to text; `parse` reads it back.
+    """
+
+    parse: Callable[[str], T]
+    options: str
+    show: Callable[[T], str] = str
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in TRUE_WORDS:
+        return True
+    if text.lower() in FALSE_WORDS:
+        return False
+    raise ValueError(text)
+
+
+def _path(text: str) -> Path:
+    return ROOT / Path(text).expanduser()
+
+
+def _show_path(path: Path | None) -> str:
+    if path is None:
+        return ""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(text)
+    return text
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def _choice(*options: str) -> Kind[str]:
+    def parse(text: str) -> str:
+        if text.lower() not in options:
+            raise ValueError(text)
+        return text.lower()
+
+    return Kind(parse, ", ".join(options))
+
+
+def _text(options: str) -> Kind[str]:
+    return Kind(str, options)
+
+
+def _integer(low: int, high: int) -> Kind[int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(text)
+        return number
+
+    return Kind(parse, f"{low} to {high}")
+
+
+def _seconds(low: float) -> Kind[float]:
+    def parse(text: str) -> float:
+        number = float(text)
+        if not low <= number < float("inf"):
+            raise ValueError(text)
+        return number
+
+    return Kind(parse, f"seconds, at least {low:g}", "{:g}".format)
+
+
+def _byte_count(low: int) -> Kind[int]:
+    def parse(text: str) -> int:
+        found = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
+        if found is None:
+            raise ValueError(text)
+        number = int(found[1]) * BYTE_UNITS[found[2]]
+        if number < low:
+            raise ValueError(text)
+        return number
+
+    return Kind(parse, f"bytes, or with K, M or G (of 1024), at least {_show_bytes(low)}", _show_bytes)
+
+
+def _show_bytes(count: int) -> str:
+    for unit in ("G", "M", "K"):
+        if count and count % BYTE_UNITS[unit] == 0:
+            return f"{count // BYTE_UNITS[unit]}{unit}"
+    return str(count)
+
+
+FLAG = Kind(_flag, "true, false", lambda value: str(value).lower())
+DIRECTORY: Kind[Path] = Kind(_path, "directory", _show_path)
+FILE: Kind[Path | None] = Kind(_path, "file", _show_path)
+URL: Kind[str | None] = Kind(_url, "http or https URL", lambda value: value or "")
+
+
+def _list(options: str) -> Kind[tuple[str, ...]]:
+    return Kind(_words, options, ",".join)
+
+
+def _setting(kind: Kind[T], default: T, help: str, *, secret: bool = False) -> T:
+    """A field of SamConfig that is also a row of the table."""
+    # dataclasses.field gives a Field where its annotation promises the default: the dataclass takes it apart again.
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": help, "secret": secret})
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """Every setting: the field NAME is read from the variable SAM_NAME. Relative paths start at the repository."""
+
+    # What runs.
+    backend: str = _setting(_choice("pytorch", "onnx", "auto"), "auto", "Which backend runs; auto takes what is there.")
+    model_type: str = _setting(_choice(*VARIANTS), "vit_h", "Which model runs; tiny ships with the project.")
+    use_gpu: bool = _setting(FLAG, True, "Use a GPU where one works.")
+    performance_mode: bool = _setting(
+        FLAG, False, "Coarser automatic masks and the fastest precision the hardware has."
+    )
+    precision: str = _setting(
+        _choice("auto", "fp32", "bf16", "fp16", "int8"), "auto", "Number format of the network; int8 is for ONNX only."
+    )
+    strict: bool = _setting(
+        FLAG, False, "Refuse to start where another model, backend or device would run than asked for."
+    )
+    # Where the files are.
+    model_dir: Path = _setting(DIRECTORY, ROOT / "model", "Where checkpoints are kept.")
+    onnx_dir: Path = _setting(DIRECTORY, ROOT / "model" / "onnx", "Where exported ONNX models are kept.")
+    checkpoint: Path | None = _setting(
+        FILE, None, "Run this PyTorch checkpoint, of SAM_MODEL_TYPE or with a config.json beside it."
+    )
+    offline: bool = _setting(FLAG, False, "Never download a checkpoint.")
+    checkpoint_mirror: str | None = _setting(URL, None, "Server that has the checkpoints under their own names.")
+    # HTTP.
+    host: str = _setting(_text("address"), "127.0.0.1", "Address to listen on; 0.0.0.0 is every one of this machine.")
+    port: int = _setting(_integer(1, 65535), 5000, "Port to listen on.")
+    threads: int = _setting(_integer(1, 1024), 16, "Requests that are handled at once.")
+    api_keys: tuple[str, ...] = _setting(
+        _list("keys, separated by commas"),
+        (),
+        "One of these must come with every request; none is asked for if empty.",
+        secret=True,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        _list("origins, separated by commas"), (), "Origins whose web pages may call the server; * is all of them."
+    )
+    log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
+    # Bounds.
+    cache_bytes: int = _setting(
+        _byte_count(1 << 20), 1 << 30, "Memory that sessions take together: pictures, embeddings, masks."
+    )
+    session_ttl: float = _setting(_seconds(1), 3600.0, "Time until a session that nobody uses is forgotten.")
+    max_upload_bytes: int = _setting(_byte_count(1 << 10), 64 << 20, "Size of one picture's file.")
+    max_pixels: int = _setting(_integer(1, 1_000_000_000), 50_000_000, "Width times height of one picture.")
+    max_prompts: int = _setting(_integer(1, 100_000), 256, "Prompts in one call.")
+    max_points: int = _setting(_integer(1, 100_000), 1000, "Points in one prompt.")
+    concurrency: int = _setting(_integer(1, 64), 1, "Computations of the model at once.")
+    queue_length: int = _setting(
+        _integer(0, 10_000), 64, "Computations that may wait for the model; the next one gets 503."
+    )
+    queue_timeout: float = _setting(_seconds(0.1), 60.0, "Time that one may wait before it gets 503.")
+    intra_op_threads: int = _setting(
+        _integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        name: field of SamConfig.
+        kind: what may be written.
+        default: value where nothing is written.
+        help: one line.
+        secret: whether the value must not be shown.
+    """
+
+    name: str
+    kind: Kind[Any]
+    default: Any
+    help: str
+    secret: bool
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+    def parse(self, text: str) -> Any:
+        """The value of `text`.
+
+        Raises:
+            ConfigError: it is none of the options.
+        """
+        try:
+            return self.kind.parse(text)
+        except ValueError:
+            shown = "(secret)" if self.secret else repr(text)
+            raise ConfigError(f"{self.variable}={shown} is not valid; options: {self.kind.options}") from None
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(item.name, item.metadata["kind"], item.default, item.metadata["help"], item.metadata["secret"])
+    for item in dataclasses.fields(SamConfig)
+)
+
+
+def load_config(environ: Mapping[str, str] | None = None, env_file: Path | None = ENV_FILE) -> SamConfig:
+    """Read every setting; the environment goes before .env, an empty value counts as none.
+
+    Args:
+        environ: the environment; that of this process if None.
+        env_file: .env file to read as well, where it exists; none if None.
+
+    Raises:
+        ConfigError: a value is not valid, or two contradict each other.
+    """
+    values: dict[str, str] = {}
+    if env_file is not None and env_file.is_file():
+        values.update({name: value for name, value in dotenv_values(env_file).items() if value is not None})
+    values.update(os.environ if environ is None else environ)
+    _warn_of_unknown(values)
+    given = {setting.name: text for setting in SETTINGS if (text := values.get(setting.variable, "").strip())}
+    config = SamConfig(
+        **{setting.name: setting.parse(given[setting.name]) for setting in SETTINGS if setting.name in given}
+    )
+    _check(config)
+    return config
+
+
+def _warn_of_unknown(values: Mapping[str, str]) -> None:
+    known = [setting.variable for setting in SETTINGS]
+    for name in sorted(values):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see docs/settings.md"
+            logger.warning("%s is not a setting and has no effect%s", name, hint)
+
+
+def _check(config: SamConfig) -> None:
+    if config.checkpoint is not None and not config.checkpoint.is_file():
+        raise ConfigError(f"SAM_CHECKPOINT={str(config.checkpoint)!r} is not valid; options: a file that exists")
+    if config.checkpoint is not None and config.backend == "onnx":
+        raise ConfigError("SAM_BACKEND='onnx' is not valid with SAM_CHECKPOINT; options: pytorch, auto")
+    if config.precision == "int8" and config.backend == "pytorch":
+        raise ConfigError("SAM_PRECISION='int8' is not valid with SAM_BACKEND=pytorch; options: auto, fp32, bf16, fp16")
+
+
+def show(config: SamConfig) -> str:
+    """The settings in force, one `VARIABLE=value` a line; secrets are hidden."""
+    lines = []
+    for setting in SETTINGS:
+        value = getattr(config, setting.name)
+        shown = "(hidden)" if setting.secret and value else setting.kind.show(value)
+        lines.append(f"{setting.variable}={shown}")
+    return "\n".join(lines)
+
+
+def settings_page() -> str:
+    """docs/settings.md, made from the table."""
+    rows = "\n".join(
+        f"| `{setting.variable}` | {setting.kind.options} | {_cell(setting)} | {setting.help} |" for setting in SETTINGS
+    )
+    return f"""# Settings
+
+Made from the table in `sam_config.py` by `python -m sam_config --write-docs`; a test compares them.
+
+Settings come from the environment and from a file `.env` in the repository (start from `.env.example`); the
+environment goes first, and an empty value counts as none. Relative paths start at the repository. A bad value stops
+the start with one line that names the variable, the value and the options; a `SAM_` variable that is no setting is
+warned of.
+
+`python -m sam_config` prints the settings in force.
+
+| variable | options | default | what it does |
+|---|---|---|---|
+{rows}
+"""
+
+
+def _cell(setting: Setting) -> str:
+    shown = setting.kind.show(setting.default)
+    return f"`{shown}`" if shown else "none"
+
+
+def env_example() -> str:
+    """.env.example, made from the table: every setting with its default, commented out."""
+    blocks = []
+    for setting in SETTINGS:
+        line = f"#{setting.variable}={setting.kind.show(setting.default)}"
+        blocks.append(f"# {setting.help}\n# Options: {setting.kind.options}.\n{line}\n")
+    return "# Copy to .env and take the # from the lines that you change. See docs/settings.md.\n\n" + "\n".join(blocks)
+
+
+def main() -> None:
+    """Print the settings in force, or write the pages that are made from the table."""
+    parser = argparse.ArgumentParser(prog="python -m sam_config", description="Print the settings in force.")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/settings.md and .env.example instead")
+    if parser.parse_args().write_docs:
+        SETTINGS_PAGE.write_text(settings_page())
+        ENV_EXAMPLE.write_text(env_example())
+        return
+    try:
+        print(show(load_config()))
+    except ConfigError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
