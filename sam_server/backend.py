@@ -181,3 +181,7 @@ class SamBackend(Protocol):
         that are not kept.
         """
         ...
+
+    def embedding_array(self, embedding: ImageEmbedding) -> FloatArray:
+        """A copy of what `encode` gave, (C, E, E) float32, for work on it outside of the model."""
+        ...

@@ -9,12 +9,13 @@ and no array of the model input's size is made. An output pixel depends on a few
 outputs reads a short span of inputs, and rows and columns that nobody asked for are not computed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from sam_server.arrays import FloatArray
+from sam_server.arrays import FloatArray, IntArray
 
 # Output rows or columns of one matrix product: small enough that its span of inputs stays in cache.
 BAND = 128
@@ -52,6 +53,72 @@ def operator(low_res: int, square: int, filled: int, out: int) -> tuple[Band, ..
         low, high = int(used[0]), int(used[-1]) + 1
         bands.append(Band(start, start + len(rows), low, high, np.ascontiguousarray(rows[:, low:high])))
     return tuple(bands)
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """The operator along one axis, for callers that want only some of its outputs.
+
+    Attributes:
+        bands: its weights.
+        first: (out,) int64 first input that an output reads, ascending.
+        last: (out,) int64 last input that an output reads, ascending.
+    """
+
+    bands: tuple[Band, ...]
+    first: IntArray
+    last: IntArray
+
+    def reached(self, low: int, high: int) -> tuple[int, int]:
+        """Outputs start..stop that read any of the inputs low..high; start = stop where none does."""
+        start = int(np.searchsorted(self.last, low, side="left"))
+        return start, max(start, int(np.searchsorted(self.first, high - 1, side="right")))
+
+    def read(self, start: int, stop: int) -> tuple[int, int]:
+        """Inputs low..high that the outputs start..stop read; start < stop."""
+        return int(self.first[start]), int(self.last[stop - 1]) + 1
+
+    def rows(self, inputs: FloatArray, origin: int, start: int, stop: int) -> FloatArray:
+        """Apply the operator to the rows of an array.
+
+        Args:
+            inputs: (n, m) float32, inputs origin..origin + n; they hold all that the outputs read.
+            origin: number of the first one.
+            start: first output.
+            stop: one past the last output.
+
+        Returns:
+            (stop - start, m) float32.
+        """
+        out = np.empty((stop - start, inputs.shape[1]), np.float32)
+        for first, last, low, high, weights in self._parts(start, stop):
+            np.matmul(weights, inputs[low - origin : high - origin], out=out[first - start : last - start])
+        return out
+
+    def columns(self, inputs: FloatArray, origin: int, start: int, stop: int) -> FloatArray:
+        """Apply the operator to the columns of an array (m, n), as `rows` does to rows: (m, stop - start)."""
+        out = np.empty((inputs.shape[0], stop - start), np.float32)
+        for first, last, low, high, weights in self._parts(start, stop):
+            np.matmul(inputs[:, low - origin : high - origin], weights.T, out=out[:, first - start : last - start])
+        return out
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int, FloatArray]]:
+        """Outputs first..last of one band, the inputs low..high they read, and the weights between them."""
+        for band in self.bands[start // BAND : (stop - 1) // BAND + 1]:
+            first, last = max(start, band.start), min(stop, band.stop)
+            low, high = self.read(first, last)
+            weights = band.weights[first - band.start : last - band.start, low - band.low : high - band.low]
+            yield first, last, low, high, weights
+
+
+@lru_cache(maxsize=KEPT_OPERATORS)
+def axis(low_res: int, square: int, filled: int, out: int) -> Axis:
+    """The operator of `operator` with what each output reads."""
+    bands = operator(low_res, square, filled, out)
+    used = [band.weights != 0 for band in bands]
+    first = [band.low + part.argmax(axis=1) for band, part in zip(bands, used, strict=True)]
+    last = [band.high - 1 - part[:, ::-1].argmax(axis=1) for band, part in zip(bands, used, strict=True)]
+    return Axis(bands, np.concatenate(first), np.concatenate(last))
 
 
 def bilinear(length: int, out: int) -> FloatArray:

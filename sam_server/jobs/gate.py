@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from sam_server.arrays import FloatArray
 from sam_server.backend import (
     BackendInfo,
     Candidates,
@@ -142,3 +143,7 @@ class GatedBackend:
         """`SamBackend.decode_above` when its turn comes."""
         with self._gate.enter(self._patient):
             return self._backend.decode_above(embedding, prompts, min_iou)
+
+    def embedding_array(self, embedding: ImageEmbedding) -> FloatArray:
+        """`SamBackend.embedding_array`, at once: it computes nothing."""
+        return self._backend.embedding_array(embedding)
