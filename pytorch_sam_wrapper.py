@@ -172,6 +172,7 @@ def load_pytorch_sam(
     fastest: bool = False,
     plain: bool = False,
     sha256: str | None = None,
+    threads: int | None = None,
 ) -> PyTorchSam:
     """Load a checkpoint and choose where and how it runs.
 
@@ -184,12 +185,15 @@ def load_pytorch_sam(
         fastest: let auto take the fastest precision of the CPU too.
         plain: see `PyTorchSam`.
         sha256: of the checkpoint, where the caller knows it; kept for `info`.
+        threads: processor threads of one computation, for the whole process; torch's own choice if None.
 
     Raises:
         CheckpointError: the file cannot be read.
         WeightsError: its keys do not fit the variant.
         ValueError: precision or model type is unknown.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     chosen = variant or find_variant(checkpoint, model_type)
     device, notes = choose_device(use_gpu)
 
