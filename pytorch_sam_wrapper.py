@@ -194,8 +194,6 @@ def load_pytorch_sam(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
     chosen = variant or find_variant(checkpoint, model_type)
     device, notes = choose_device(use_gpu)
 
