@@ -92,7 +92,7 @@ def make_prompt(
     Raises:
         PromptError: nothing was given, shapes do not match, a value is not finite or lies outside the picture.
     """
-    if points is None and box is None and mask_input is None:
+    if points is None and point_labels is None and box is None and mask_input is None:
         raise PromptError("a prompt needs points, a box or a mask_id", "prompt")
     coords = _points(points)
     labels = _labels(point_labels, len(coords), points is None)

@@ -8,7 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from sam_server import __version__
 from sam_server.web import docs, hooks, info, problems, segment, sessions
-from sam_server.web.reading import FIELD_BYTES, body_limit
+from sam_server.web.reading import FIELD_BYTES, InMemoryRequest, body_limit
 from sam_server.web.schemas import ProblemOut
 from sam_server.web.state import EXTENSION, Server
 
@@ -30,6 +30,7 @@ def make_app(server: Server) -> OpenAPI:
         validation_error_model=ProblemOut,
         validation_error_callback=_refuse,
     )
+    app.request_class = InMemoryRequest
     app.extensions[EXTENSION] = server
     app.config["MAX_CONTENT_LENGTH"] = body_limit(server.settings.image_limits.max_bytes)
     app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES

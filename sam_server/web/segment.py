@@ -9,9 +9,9 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from sam_server import transforms
-from sam_server.arrays import FloatArray
 from sam_server.masks.crop import CroppedMask
 from sam_server.masks.record import MaskRecord, make_record
+from sam_server.masks.stability import stability_score
 from sam_server.predictor import Prediction
 from sam_server.prompts import Prompt, PromptError, make_prompt
 from sam_server.sessions.kept import Session
@@ -123,16 +123,9 @@ def _record(prompt: Prompt, prediction: Prediction, index: int) -> MaskRecord:
     return make_record(
         CroppedMask.from_mask(logits > threshold),
         float(prediction.iou[index]),
-        _stability(logits, threshold),
+        float(stability_score(logits[None], threshold, STABILITY_OFFSET)[0]),
         tuple((float(x), float(y)) for x, y in prompt.points),
     )
-
-
-def _stability(logits: FloatArray, threshold: float) -> float:
-    """IoU of the masks at a raised and a lowered threshold: the one lies within the other, so areas are enough."""
-    lowered = np.count_nonzero(logits > threshold - STABILITY_OFFSET)
-    raised = np.count_nonzero(logits > threshold + STABILITY_OFFSET)
-    return raised / lowered if lowered else 0.0
 
 
 def _answer(masks: Sequence[tuple[str, MaskRecord]], fields: SegmentIn) -> dict[str, Any]:
