@@ -26,6 +26,9 @@ from sam_server.network.layers import LayerNorm2d
 from sam_server.network.mask_decoder import MaskDecoder
 from sam_server.network.transformer import Attention, TwoWayBlock
 
+# GELU in place: its input is not needed again, and fresh memory of this size costs more than the function.
+gelu_ = torch.ops.aten.gelu_
+
 # With fewer prompts than this, projecting the shared picture costs more than absorbing the projection.
 SHARED_FROM = 3
 
@@ -64,8 +67,8 @@ class FastAttention(nn.Module):
         if image.shape[0] == 1 and queries.shape[0] >= SHARED_FROM:
             keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype))).transpose(-2, -1) + self.pe_keys
             values = self._split(F.linear(image, attention.v_proj.weight.to(self.dtype)))
-            weights = (q.to(self.dtype) @ keys).softmax(dim=-1)  # (N, heads, T, I)
-            pooled = (weights @ values).float()  # (N, heads, T, head)
+            weights = _matmul_shared(q.to(self.dtype), keys).softmax(dim=-1)  # (N, heads, T, I)
+            pooled = _matmul_shared(weights, values).float()  # (N, heads, T, head)
         else:
             weights = self._scores(q, image).softmax(dim=-1)
             cells = weights.flatten(1, 2) @ image  # (N, heads * T, C)
@@ -75,25 +78,27 @@ class FastAttention(nn.Module):
         return out
 
     def image_to_tokens(self, image: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The image attends to tokens (N, T, C); returns (N, I, C)."""
+        """The image attends to tokens (N, T, C); returns the image (N, I, C) with what it found added."""
         attention = self.attention
         k = self._split(attention.k_proj(keys)) * self.scale  # (N, heads, T, head)
         bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
         if image.shape[0] == 1 and keys.shape[0] >= SHARED_FROM:
             queries = self._split(F.linear(image, attention.q_proj.weight.to(self.dtype))).transpose(-2, -1)
-            scores = k.to(self.dtype) @ (queries + self.pe_keys)
+            scores = _matmul_shared(k.to(self.dtype), queries + self.pe_keys)
         else:
             scores = self._scores(k, image)
         weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
         v = self._split(attention.v_proj(values)) @ self.w_value  # (N, heads, T, C)
-        out = weights.flatten(1, 2).transpose(-2, -1) @ v.flatten(1, 2).to(self.dtype)
-        moved: Tensor = out + attention.out_proj.bias.to(self.dtype)
-        return moved
+        # The weights of each head sum to one, so a share of the bias in every value adds up to the bias.
+        v = v + attention.out_proj.bias / self.heads
+        # One product that starts from the image: no pass over it for the sum.
+        image = image.expand(len(keys), -1, -1)
+        return torch.baddbmm(image, weights.flatten(1, 2).transpose(-2, -1), v.flatten(1, 2).to(self.dtype))
 
     def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
-        positions = (tokens.to(self.dtype) @ self.pe_keys).flatten(1, 2)  # (N, heads * T, I)
+        positions = _matmul_shared(tokens.to(self.dtype), self.pe_keys).flatten(1, 2)  # (N, heads * T, I)
         image = image.expand(len(tokens), -1, -1)
         scores = torch.baddbmm(positions, absorbed, image.transpose(-2, -1))
         return _by_head(scores, self.heads)
@@ -114,10 +119,10 @@ class FastBlock(nn.Module):
         queries = block.attend_tokens(queries, query_pe)
         queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image))
         queries = block.norm3(queries + block.mlp(queries))
-        attended = self.to_tokens.image_to_tokens(image, queries + query_pe, queries)
+        image = self.to_tokens.image_to_tokens(image, queries + query_pe, queries)
         norm = block.norm4
         weight, bias = norm.weight.to(image.dtype), norm.bias.to(image.dtype)
-        return queries, F.layer_norm(image + attended, norm.normalized_shape, weight, bias, norm.eps)
+        return queries, F.layer_norm(image, norm.normalized_shape, weight, bias, norm.eps)
 
 
 class FastDecoder(nn.Module):
@@ -170,12 +175,20 @@ class FastDecoder(nn.Module):
         count, side = len(cells), math.isqrt(cells.shape[1])
         x = _per_cell(first, cells)  # (N, I, 2, 2, C/4)
         x = F.layer_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
-        x = F.gelu(_per_cell(second, F.gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)
+        x = cast(Tensor, gelu_(_per_cell(second, gelu_(x))))  # (N, I, 2, 2, 2, 2, C/8)
         kernels = self.decoder.hyper_kernels(tokens, chosen)  # (N, M, C/8)
         masks = kernels.to(self.dtype) @ x.flatten(1, -2).transpose(-2, -1)  # (N, M, I * 16)
         masks = masks.float().reshape(count, kernels.shape[1], side, side, 2, 2, 2, 2)
         # Axes: row and column of the cell, then those of the first and of the second doubling.
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, kernels.shape[1], side * 4, side * 4)
+
+
+def _matmul_shared(x: Tensor, shared: Tensor) -> Tensor:
+    """(N, heads, T, A) @ (1, heads, A, B): broadcast by a loop, for torch would copy `shared` N times."""
+    if torch.compiler.is_compiling():  # an exported graph has no fixed N, and its runtimes broadcast without copies
+        out: Tensor = x @ shared
+        return out
+    return torch.stack([row @ shared[0] for row in x]) if len(x) > 1 else x @ shared
 
 
 def _per_cell(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
