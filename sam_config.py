@@ -279,7 +279,7 @@ def _warn_of_unknown(values: Mapping[str, str]) -> None:
     known = [setting.variable for setting in SETTINGS]
     for name in sorted(values):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             hint = f"; did you mean {near[0]}?" if near else "; see docs/settings.md"
             logger.warning("%s is not a setting and has no effect%s", name, hint)
 

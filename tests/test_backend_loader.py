@@ -1,0 +1,345 @@
+"""The order of `auto`, in clean directories: every combination of what is there and what is not."""
+
+import functools
+import itertools
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backend_loader import BackendChoice, Step, choose_backend, installed_backends, load_backend
+from sam_config import ConfigError, SamConfig
+from sam_server.backend import SamBackend
+from sam_server.checkpoints.download import sha256_of
+from sam_server.checkpoints.table import CHECKPOINTS
+from sam_server.network.sam import build_sam
+from sam_server.network.variants import VARIANTS, SamVariant
+
+BOTH = frozenset({"pytorch", "onnx"})
+OFFICIAL = "sam_vit_b_01ec64.pth"
+
+# A vit_b small enough to be written and loaded in a moment.
+SMALL = SamVariant(
+    name="vit_b",
+    width=32,
+    depth=2,
+    heads=2,
+    window=2,
+    global_blocks=(1,),
+    image_size=64,
+    embedding_channels=32,
+    decoder_heads=2,
+    decoder_mlp=32,
+)
+SMALL_TINY = replace(SMALL, name="tiny", image_size=32)
+
+
+@pytest.fixture
+def tiny_dir(tmp_path: Path) -> Path:
+    """The model that ships, with small weights."""
+    directory = tmp_path / "shipped"
+    directory.mkdir()
+    save_file(build_sam(SMALL_TINY).state_dict(), directory / "sam_tiny.safetensors")
+    (directory / "config.json").write_text(SMALL_TINY.to_json())
+    return directory
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SamConfig:
+    """vit_b on the CPU, from directories that are empty."""
+    monkeypatch.setitem(VARIANTS, "vit_b", SMALL)
+    (tmp_path / "model" / "onnx").mkdir(parents=True)
+    return SamConfig(
+        model_type="vit_b",
+        use_gpu=False,
+        offline=True,
+        model_dir=tmp_path / "model",
+        onnx_dir=tmp_path / "model" / "onnx",
+        intra_op_threads=1,
+    )
+
+
+def put_checkpoint(config: SamConfig, name: str) -> Path:
+    path = config.model_dir / name
+    weights = build_sam(SMALL).state_dict()
+    if path.suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+def put_onnx(config: SamConfig, model_type: str, *parts: str) -> None:
+    for part in parts:
+        (config.onnx_dir / f"sam_{model_type}_{part}.onnx").write_bytes(b"not a graph")
+
+
+def make_official(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the table say that `path` is the official vit_b."""
+    row = replace(CHECKPOINTS["vit_b"], size=path.stat().st_size, sha256=sha256_of(path))
+    monkeypatch.setitem(CHECKPOINTS, "vit_b", row)
+
+
+ONNX_FILES = {"no onnx": (), "onnx": ("encoder", "decoder"), "encoder only": ("encoder",)}
+CHECKPOINT_FILES = {"no checkpoint": None, "official": OFFICIAL, "own": "sam_vit_b.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "onnx", "checkpoint", "offline", "tiny_onnx"),
+    list(itertools.product(("auto", "pytorch", "onnx"), ONNX_FILES, CHECKPOINT_FILES, (True, False), (True, False))),
+)
+def test_every_combination_of_files(
+    config: SamConfig, tiny_dir: Path, backend: str, onnx: str, checkpoint: str, offline: bool, tiny_onnx: bool
+) -> None:
+    config = replace(config, backend=backend, offline=offline)
+    put_onnx(config, "vit_b", *ONNX_FILES[onnx])
+    if tiny_onnx:
+        put_onnx(config, "tiny", "encoder", "decoder")
+    name = CHECKPOINT_FILES[checkpoint]
+    if name is not None:
+        (config.model_dir / name).write_bytes(b"")
+
+    choice = choose_backend(config, BOTH, tiny_dir)
+
+    there = {
+        (Step.ONNX_FILES, "onnx", "vit_b"): onnx == "onnx",
+        (Step.CHECKPOINT, "pytorch", "vit_b"): name is not None,
+        (Step.DOWNLOAD, "pytorch", "vit_b"): not offline and name is None,
+    }
+    if backend == "pytorch":
+        there = dict([*list(there.items())[1:], *list(there.items())[:1]])
+    there[(Step.TINY_MODEL, "onnx", "tiny")] = tiny_onnx and backend != "pytorch"
+    there[(Step.TINY_MODEL, "pytorch", "tiny")] = True
+    assert (choice.step, choice.backend, choice.model_type) == next(key for key, value in there.items() if value)
+
+    asked_for = choice.model_type == "vit_b" and backend in ("auto", choice.backend)
+    half_there = onnx == "encoder only" and backend != "pytorch"
+    assert (choice.fallback_reason is None) == (asked_for and not half_there)
+    if choice.fallback_reason is None:
+        assert choose_backend(replace(config, strict=True), BOTH, tiny_dir) == choice
+    else:
+        with pytest.raises(ConfigError, match=r"SAM_STRICT=true: vit_b on .* was asked for"):
+            choose_backend(replace(config, strict=True), BOTH, tiny_dir)
+
+
+@pytest.mark.parametrize(
+    ("installed", "backend", "onnx", "checkpoint", "expected"),
+    [
+        ({"onnx"}, "auto", True, True, ("onnx", "vit_b", False)),
+        ({"onnx"}, "auto", False, True, None),
+        ({"onnx"}, "pytorch", True, True, ("onnx", "vit_b", True)),
+        ({"pytorch"}, "auto", True, True, ("pytorch", "vit_b", True)),
+        ({"pytorch"}, "auto", False, True, ("pytorch", "vit_b", False)),
+        ({"pytorch"}, "onnx", True, True, ("pytorch", "vit_b", True)),
+        ({"pytorch"}, "onnx", True, False, ("pytorch", "tiny", True)),
+        (set(), "auto", True, True, None),
+    ],
+)
+def test_engines_that_are_not_installed(
+    config: SamConfig,
+    tiny_dir: Path,
+    installed: set[str],
+    backend: str,
+    onnx: bool,
+    checkpoint: bool,
+    expected: tuple[str, str, bool] | None,
+) -> None:
+    config = replace(config, backend=backend)
+    if onnx:
+        put_onnx(config, "vit_b", "encoder", "decoder")
+    if checkpoint:
+        (config.model_dir / OFFICIAL).write_bytes(b"")
+    if expected is None:
+        with pytest.raises(ConfigError, match=r"no model can run: .*installed"):
+            choose_backend(config, frozenset(installed), tiny_dir)
+        return
+    choice = choose_backend(config, frozenset(installed), tiny_dir)
+    assert (choice.backend, choice.model_type, choice.fallback_reason is not None) == expected
+    if expected[2]:
+        assert "installed" in str(choice.fallback_reason)
+
+
+def test_engines_of_this_environment() -> None:
+    assert installed_backends() == BOTH
+
+
+@pytest.mark.parametrize("name", ["sam_vit_b.safetensors", "sam_vit_b.pth", "sam_vit_b.pt"])
+def test_own_checkpoint_runs(config: SamConfig, tiny_dir: Path, name: str) -> None:
+    path = put_checkpoint(config, name)
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert choice == BackendChoice("pytorch", "vit_b", (path,), Step.CHECKPOINT, "auto", "vit_b", None)
+    assert backend.spec == SMALL.spec
+    assert backend.info.sha256 == sha256_of(path)
+    assert backend.info.model_files == (str(path),)
+
+
+def test_config_json_in_the_model_directory_has_no_say(config: SamConfig, tiny_dir: Path) -> None:
+    put_checkpoint(config, "sam_vit_b.pth")
+    (config.model_dir / "config.json").write_text(SMALL_TINY.to_json())
+    assert load_backend(config, BOTH, tiny_dir)[0].spec == SMALL.spec
+
+
+def test_official_checkpoint_runs(config: SamConfig, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_official(put_checkpoint(config, OFFICIAL), monkeypatch)
+    backend, choice = load_backend(replace(config, strict=True), BOTH, tiny_dir)
+    assert choice.step == Step.CHECKPOINT
+    assert backend.info.sha256 == CHECKPOINTS["vit_b"].sha256
+
+
+def test_file_with_the_official_name_and_another_hash(config: SamConfig, tiny_dir: Path) -> None:
+    path = put_checkpoint(config, OFFICIAL)
+    before = path.read_bytes()
+    backend, choice = load_backend(replace(config, offline=False), BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    assert "not the official file of that name" in str(choice.fallback_reason)
+    assert "rename it to sam_vit_b.pth" in str(choice.fallback_reason)
+    assert path.read_bytes() == before
+
+
+def test_broken_onnx_files_lead_to_the_checkpoint(config: SamConfig, tiny_dir: Path) -> None:
+    put_onnx(config, "vit_b", "encoder", "decoder")
+    put_checkpoint(config, "sam_vit_b.pth")
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert choice.step == Step.CHECKPOINT
+    assert backend.info.backend == "pytorch"
+    assert "sam_vit_b_encoder.onnx and sam_vit_b_decoder.onnx did not load" in str(choice.fallback_reason)
+    with pytest.raises(ConfigError, match=r"SAM_STRICT=true: .*sam_vit_b_encoder\.onnx .*did not load"):
+        load_backend(replace(config, strict=True), BOTH, tiny_dir)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04"])
+def test_broken_checkpoint_leads_to_the_tiny_model(config: SamConfig, tiny_dir: Path, content: bytes) -> None:
+    (config.model_dir / "sam_vit_b.pth").write_bytes(content)
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    assert "sam_vit_b.pth" in str(choice.fallback_reason)
+
+
+def test_checkpoint_of_another_model_leads_to_the_next_step(config: SamConfig, tiny_dir: Path) -> None:
+    torch.save(build_sam(replace(SMALL, depth=3)).state_dict(), config.model_dir / "sam_vit_b.pth")
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    assert "sam_vit_b.pth did not load" in str(choice.fallback_reason)
+
+
+def test_nothing_there_runs_the_tiny_model_and_says_so(
+    config: SamConfig, tiny_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    reason = str(choice.fallback_reason)
+    assert "no ONNX files of vit_b" in reason
+    assert f"no checkpoint {OFFICIAL}" in reason
+    assert "SAM_OFFLINE=true" in reason
+    assert "FALLBACK: vit_b on auto was asked for, but tiny on pytorch runs." in caplog.text
+    assert reason in caplog.text
+
+
+def test_tiny_asked_for_is_no_fallback(config: SamConfig, tiny_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = replace(config, model_type="tiny", strict=True)
+    with caplog.at_level(logging.WARNING):
+        backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert (choice.step, choice.model_type, choice.fallback_reason) == (Step.TINY_MODEL, "tiny", None)
+    assert backend.spec == SMALL_TINY.spec
+    assert caplog.messages == []
+    put_onnx(config, "tiny", "encoder", "decoder")
+    assert choose_backend(config, BOTH, tiny_dir).step == Step.ONNX_FILES
+
+
+def test_nothing_at_all(config: SamConfig, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no model can run: no ONNX files of vit_b .*sam_tiny\.safetensors is missing"
+    ):
+        load_backend(config, BOTH, tmp_path / "nowhere")
+
+
+def test_named_checkpoint_with_its_config(config: SamConfig, tiny_dir: Path) -> None:
+    put_onnx(config, "vit_b", "encoder", "decoder")
+    path = tiny_dir / "sam_tiny.safetensors"
+    backend, choice = load_backend(replace(config, checkpoint=path, strict=True), BOTH, tiny_dir)
+    assert backend.spec == SMALL_TINY.spec
+    assert (choice.files, choice.model_type, choice.fallback_reason) == ((path,), "tiny", None)
+
+
+def test_named_checkpoint_without_config(config: SamConfig, tiny_dir: Path) -> None:
+    path = put_checkpoint(config, "mine.pth")
+    backend, _ = load_backend(replace(config, checkpoint=path), BOTH, tiny_dir)
+    assert backend.spec == SMALL.spec
+
+
+def test_named_checkpoint_that_is_broken_runs_nothing_else(config: SamConfig, tiny_dir: Path) -> None:
+    path = config.model_dir / "mine.pth"
+    path.write_bytes(b"rubbish")
+    with pytest.raises(ConfigError, match=r"no model can run: mine\.pth did not load"):
+        load_backend(replace(config, checkpoint=path), BOTH, tiny_dir)
+
+
+def test_strict_refuses_the_cpu_where_a_gpu_was_asked_for(config: SamConfig, tiny_dir: Path) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        expected = "cuda" if torch.cuda.is_available() else "mps"
+        backend, _ = load_backend(replace(config, model_type="tiny", use_gpu=True, strict=True), BOTH, tiny_dir)
+        assert backend.info.device.startswith(expected)
+        return
+    with pytest.raises(ConfigError, match=r"SAM_USE_GPU=true, but the model runs on the CPU: .*CUDA|CPU build"):
+        load_backend(replace(config, model_type="tiny", use_gpu=True, strict=True), BOTH, tiny_dir)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[str]:
+    """A server of the files in `tmp_path / "mirror"`."""
+    (tmp_path / "mirror").mkdir()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=tmp_path / "mirror"))
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def test_checkpoint_is_downloaded(
+    config: SamConfig, tiny_dir: Path, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = put_checkpoint(config, OFFICIAL).rename(tmp_path / "mirror" / OFFICIAL)
+    make_official(published, monkeypatch)
+    config = replace(config, offline=False, checkpoint_mirror=mirror, strict=True)
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert choice == BackendChoice(
+        "pytorch", "vit_b", (config.model_dir / OFFICIAL,), Step.DOWNLOAD, "auto", "vit_b", None
+    )
+    assert backend.spec == SMALL.spec
+    assert load_backend(config, BOTH, tiny_dir)[1].step == Step.CHECKPOINT
+
+
+def test_download_that_is_refused_leads_to_the_tiny_model(config: SamConfig, tiny_dir: Path, mirror: str) -> None:
+    backend, choice = load_backend(replace(config, offline=False, checkpoint_mirror=mirror), BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    assert "HTTP status 404" in str(choice.fallback_reason)
+    with pytest.raises(ConfigError, match=r"SAM_STRICT=true: .*HTTP status 404"):
+        load_backend(replace(config, offline=False, checkpoint_mirror=mirror, strict=True), BOTH, tiny_dir)
+
+
+def test_download_where_nobody_listens_leads_to_the_tiny_model(config: SamConfig, tiny_dir: Path) -> None:
+    # Port 9 (discard) of this machine: nothing listens there.
+    config = replace(config, offline=False, checkpoint_mirror="http://127.0.0.1:9")
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert runs_tiny(backend, choice)
+    assert "no answer from http://127.0.0.1:9" in str(choice.fallback_reason)
+
+
+def runs_tiny(backend: SamBackend, choice: BackendChoice) -> bool:
+    assert choice.requested_model_type == "vit_b"
+    assert choice.fallback_reason
+    return backend.spec == SMALL_TINY.spec and choice.model_type == "tiny" and choice.step == Step.TINY_MODEL
