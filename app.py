@@ -1,0 +1,145 @@
+"""The server: `python app.py`, or `gunicorn app:app`."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from backend_loader import installed_backends, load_backend
+from sam_config import ConfigError, SamConfig, load_config
+from sam_server.backend import SamBackend
+from sam_server.images import ImageLimits
+from sam_server.web.application import make_app
+from sam_server.web.model import BackendReport
+from sam_server.web.state import WebSettings, make_server
+
+logger = logging.getLogger(__name__)
+
+# gunicorn gives up, rather than start the worker again, when a worker ends with this status
+# (gunicorn/arbiter.py, WORKER_BOOT_ERROR).
+EXIT_NO_MODEL = 3
+
+
+def create_app(
+    config: SamConfig | None = None,
+    backend: SamBackend | None = None,
+    on_failure: Callable[[str], None] | None = None,
+) -> Flask:
+    """Make the WSGI application.
+
+    The model is loaded in the background: /health answers at once, /ready when the model is there.
+
+    Args:
+        config: the settings; those of the environment if None.
+        backend: a loaded backend, used in place of what the settings ask for.
+        on_failure: told in one sentence that no model could be loaded; ends the process if None.
+
+    Raises:
+        ConfigError: a setting is not valid.
+    """
+    config = load_config() if config is None else config
+    server = make_server(_web_settings(config))
+    if backend is None:
+        server.slot.load_in_background(lambda: _load(config), on_failure or _exit)
+    else:
+        server.slot.fill(backend, _report(config, None))
+    return make_app(server)
+
+
+def _load(config: SamConfig) -> tuple[SamBackend, BackendReport]:
+    backend, choice = load_backend(config)
+    return backend, _report(config, choice.fallback_reason)
+
+
+def _report(config: SamConfig, fallback_reason: str | None) -> BackendReport:
+    installed = installed_backends()
+    return BackendReport(
+        requested_backend=config.backend,
+        requested_model_type=config.model_type,
+        requested_gpu=config.use_gpu,
+        performance_mode=config.performance_mode,
+        onnx_available="onnx" in installed,
+        pytorch_available="pytorch" in installed,
+        fallback_reason=fallback_reason,
+    )
+
+
+def _web_settings(config: SamConfig) -> WebSettings:
+    return WebSettings(
+        image_limits=ImageLimits(config.max_upload_bytes, config.max_pixels),
+        max_prompts=config.max_prompts,
+        max_points=config.max_points,
+        cache_bytes=config.cache_bytes,
+        session_ttl=config.session_ttl,
+        concurrency=config.concurrency,
+        queue_length=config.queue_length,
+        queue_timeout=config.queue_timeout,
+        api_keys=config.api_keys,
+        cors_origins=config.cors_origins,
+    )
+
+
+def _exit(reason: str) -> None:
+    """End the process with one clear line: a server that will never have a model helps nobody."""
+    logger.critical("%s", reason)
+    logging.shutdown()
+    # From a thread, sys.exit would end that thread alone.
+    os._exit(EXIT_NO_MODEL)
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _application() -> Flask:
+    """The application of the environment, as a server process wants it: a bad setting ends it with one line."""
+    try:
+        config = load_config()
+        _set_up_logging(config.log_level)
+        return create_app(config)
+    except ConfigError as error:
+        print(error, file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_NO_MODEL) from None
+
+
+def __getattr__(name: str) -> Any:
+    """`gunicorn app:app` finds its application here; a plain import of this module makes none."""
+    if name == "app":
+        application = _application()
+        globals()["app"] = application
+        return application
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Handler(WSGIRequestHandler):
+    """Keeps connections open between requests, as gunicorn does."""
+
+    protocol_version = "HTTP/1.1"
+
+
+class _Server(ThreadedWSGIServer):
+    """A thread a request; none of them keeps the process from ending."""
+
+    daemon_threads = True
+
+
+def main() -> None:
+    """Serve with the settings of the environment, without gunicorn: for one user, and for Windows."""
+    application = _application()
+    config = load_config()
+    server = _Server(config.host, config.port, application, _Handler)
+    logger.info("listening on http://%s:%d", config.host, server.port)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()
