@@ -132,9 +132,14 @@ class ImageEncoderViT(nn.Module):
             for index in range(variant.depth)
         )
         self.neck = make_neck(variant.width, variant.embedding_channels)
+        self.as_reference = False
 
     def set_attention(self, name: str) -> None:
-        """Choose how attention is computed: a row of `attention.ATTENTIONS`; "auto" unless set."""
+        """Choose how attention is computed: a row of `attention.ATTENTIONS`; "auto" unless set.
+
+        With "plain" the whole encoder gives the reference's embedding bit for bit.
+        """
+        self.as_reference = name == "plain"
         for module in self.modules():
             if isinstance(module, RelativeAttention):
                 module.attend = ATTENTIONS[name]
@@ -144,5 +149,7 @@ class ImageEncoderViT(nn.Module):
         x = self.patch_embed(x) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.neck(x.permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2)
+        # Channels last in memory is faster; convolutions over another order of the same numbers round otherwise.
+        out: Tensor = self.neck(x.contiguous() if self.as_reference else x)
         return out
