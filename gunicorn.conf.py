@@ -20,3 +20,5 @@ timeout = 120
 # Seconds that running requests get to finish once the server is asked to stop.
 graceful_timeout = 30
 loglevel = _config.log_level
+# It would stand at one place for every server of the user.
+control_socket_disable = True
