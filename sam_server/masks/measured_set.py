@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sam_server.arrays import IntArray
 from sam_server.masks import rle
 from sam_server.masks.mask_set import MaskSet
-from sam_server.masks.measures import NAMES, Column, Measures, measure
-from sam_server.masks.rle import Overlaps
+from sam_server.masks.measures import NAMES, Column, Measures, hull, measure
+from sam_server.masks.overlaps import Overlaps, RunTable, find_overlaps, find_reaches, make_run_table
+from sam_server.masks.rle import Rle
 
 # Luma of RGB, ITU-R BT.601, as Pillow and OpenCV turn colour to grey.
 _LUMA = (0.299, 0.587, 0.114)
@@ -20,12 +22,19 @@ class MeasuredSet:
     Attributes:
         masks: the N masks.
         measures: N rows, in pixels.
-        overlaps: pairs of masks that share pixels.
+        overlaps: pairs of masks that share pixels, each once.
+        hull_overlaps: pairs where the second mask reaches into the convex hull of the first: a satellite that was
+            cut out of its droplet lies within the droplet's hull all the same.
+        runs: the masks' runs, for the area of a union.
+        order: (N,) int64 the masks' indices, largest first, in an order that depends on the masks alone.
     """
 
     masks: MaskSet
     measures: Measures
     overlaps: Overlaps
+    hull_overlaps: Overlaps
+    runs: RunTable
+    order: IntArray
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -33,15 +42,35 @@ class MeasuredSet:
     @property
     def nbytes(self) -> int:
         """Memory that the set holds, in bytes, near enough for a budget."""
-        columns = len(NAMES) * self.measures.area.nbytes
-        return self.masks.nbytes + columns + 3 * self.overlaps.first.nbytes
+        columns = (len(NAMES) + 1) * self.measures.area.nbytes
+        return self.masks.nbytes + columns + self.overlaps.nbytes + self.hull_overlaps.nbytes + self.runs.nbytes
 
 
 def measure_set(masks: MaskSet) -> MeasuredSet:
     """Measure every mask of a set and find the overlaps; the heavy part of grouping."""
-    crops = (record.crop() for record in masks.records)
-    measures = measure(crops, _brightness(masks))
-    return MeasuredSet(masks, measures, rle.overlaps([record.segmentation for record in masks.records]))
+    rles = [record.segmentation for record in masks.records]
+    return MeasuredSet(
+        masks=masks,
+        measures=measure((record.crop() for record in masks.records), _brightness(masks)),
+        overlaps=find_overlaps(rles),
+        hull_overlaps=find_reaches([_hull(mask) for mask in rles], rles),
+        runs=make_run_table(rles),
+        order=_order(masks),
+    )
+
+
+def _hull(mask: Rle) -> Rle:
+    crop = rle.decode_crop(mask)
+    return rle.encode_crop(hull(crop)) if crop.area else mask
+
+
+def _order(masks: MaskSet) -> IntArray:
+    # Masks that are equal in all of this may stand in any order: nothing tells them apart.
+    keys = [
+        (-record.area, record.bbox, record.segmentation.counts, -record.predicted_iou, -record.stability_score)
+        for record in masks.records
+    ]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
 def _brightness(masks: MaskSet) -> Column | None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_server.arrays import BoolArray, ByteArray
+from sam_server.arrays import BoolArray, ByteArray, IntArray
 from sam_server.masks.crop import CroppedMask
 
 Column = npt.NDArray[np.float64]
@@ -121,12 +121,13 @@ def _measure_one(mask: CroppedMask) -> tuple[float, ...]:
     area = mask.area
     length = perimeter(pixels)
     parts, distance = _parts(pixels, area)
+    left, right = _hull_spans(mask.pixels)
     return (
         area,
         math.sqrt(4 * area / math.pi),
         length,
         min(1.0, 4 * math.pi * area / length**2) if length > 0 else 1.0,
-        *_ellipse(pixels, area / hull_area(mask.pixels), mask),
+        *_ellipse(pixels, area / int((right - left + 1).sum()), mask),
         parts,
         distance,
         float(_touches_edge(mask)),
@@ -142,15 +143,23 @@ def perimeter(pixels: ByteArray) -> float:
     return float(counts.astype(np.float64) @ _PATTERN_LENGTH)
 
 
-def hull_area(pixels: BoolArray) -> int:
-    """Pixels whose centre lies in the convex hull, equal to regionprops' area_convex.
+def hull(mask: CroppedMask) -> CroppedMask:
+    """Pixels whose centre lies in the convex hull of a mask, equal to regionprops' image_convex.
 
     The hull is that of the middles of all pixel sides. In half pixels they are whole numbers, so that every row's
     span is found without rounding.
 
     Args:
-        pixels: (h, w) bool with at least one true.
+        mask: in its smallest rectangle, not empty.
     """
+    left, right = _hull_spans(mask.pixels)
+    columns = np.arange(mask.pixels.shape[1])
+    pixels = (columns >= left[:, None]) & (columns <= right[:, None])
+    return CroppedMask(mask.size, mask.x, mask.y, pixels)
+
+
+def _hull_spans(pixels: BoolArray) -> tuple[IntArray, IntArray]:
+    """First and last column of the hull in each row of (h, w) bool pixels, whose first and last row are not empty."""
     rows = np.flatnonzero(pixels.any(axis=1))
     left = pixels[rows].argmax(axis=1)
     right = pixels.shape[1] - 1 - pixels[rows, ::-1].argmax(axis=1)
@@ -168,11 +177,11 @@ def hull_area(pixels: BoolArray) -> int:
     row = np.arange(len(side)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[side]
     # Along a side x = top_x + (2 row - top_y) * dx / dy, in half pixels.
     over = top[side, 0] * height[side] + (2 * row - top[side, 1]) * (bottom - top)[side, 0]
-    leftmost = np.full(pixels.shape[0], np.iinfo(np.int64).max)
-    rightmost = np.full(pixels.shape[0], -1)
+    leftmost = np.full(pixels.shape[0], pixels.shape[1], np.int64)
+    rightmost = np.full(pixels.shape[0], -1, np.int64)
     np.minimum.at(leftmost, row, -(-over // (2 * height[side])))
     np.maximum.at(rightmost, row, over // (2 * height[side]))
-    return int((rightmost - leftmost + 1)[rows[0] : rows[-1] + 1].sum())
+    return leftmost, rightmost
 
 
 def _ellipse(pixels: ByteArray, solidity: float, mask: CroppedMask) -> tuple[float, ...]:

@@ -135,46 +135,6 @@ def runs(rle: Rle) -> tuple[IntArray, IntArray]:
     return starts[filled], ends[filled]
 
 
-@dataclass(frozen=True, eq=False)
-class Overlaps:
-    """Pairs of masks that share pixels, first < second, in ascending order.
-
-    Attributes:
-        first: (P,) int64 index of one mask.
-        second: (P,) int64 index of the other.
-        shared: (P,) int64 pixels on both.
-    """
-
-    first: IntArray
-    second: IntArray
-    shared: IntArray
-
-
-def overlaps(rles: Sequence[Rle]) -> Overlaps:
-    """Find every pair of masks that share pixels, and how many.
-
-    Args:
-        rles: masks of one picture.
-    """
-    packed = [rle.to_coco() for rle in rles]
-    boxes = coco.toBbox(packed).reshape(-1, 4)
-    left, top = boxes[:, 0], boxes[:, 1]
-    right, bottom = left + boxes[:, 2], top + boxes[:, 3]
-    found: list[IntArray] = [np.zeros((3, 0), np.int64)]
-    for i in range(len(packed) - 1):
-        rest = slice(i + 1, None)
-        meet = (left[rest] < right[i]) & (left[i] < right[rest]) & (top[rest] < bottom[i]) & (top[i] < bottom[rest])
-        others = np.flatnonzero(meet) + i + 1
-        if len(others) == 0:
-            continue
-        # With iscrowd the union is the area of the first mask, so share * area is the intersection.
-        share = coco.iou([packed[i]], [packed[j] for j in others], [1] * len(others))[0]
-        shared = np.rint(share * float(coco.area(packed[i]))).astype(np.int64)
-        pairs = np.stack([np.full(len(others), i, np.int64), others, shared])
-        found.append(pairs[:, shared > 0])
-    return Overlaps(*np.concatenate(found, axis=1))
-
-
 def _from_runs(size: tuple[int, int], starts: IntArray, ends: IntArray) -> Rle:
     """Join runs that touch (a run that goes on at the top of the next column) and pack them."""
     gaps = starts[1:] != ends[:-1]

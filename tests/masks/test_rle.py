@@ -76,19 +76,6 @@ def test_batch_encodes_like_one_by_one() -> None:
     assert rle.encode_batch(masks[:0]) == []
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 12), st.integers(1, 12)), max_size=8))
-def test_overlaps_are_the_shared_pixels(boxes: list[tuple[int, int, int, int]]) -> None:
-    masks = np.zeros((len(boxes), 32, 34), np.bool_)
-    for mask, (y, x, height, width) in zip(masks, boxes, strict=True):
-        mask[y : y + height, x : x + width] = True
-        mask[y, x] = False
-    found = rle.overlaps(rle.encode_batch(masks))
-    shared = {(i, j): int((masks[i] & masks[j]).sum()) for i in range(len(boxes)) for j in range(i + 1, len(boxes))}
-    expected = {pair: pixels for pair, pixels in shared.items() if pixels}
-    pairs = zip(found.first.tolist(), found.second.tolist(), strict=True)
-    assert dict(zip(pairs, found.shared.tolist(), strict=True)) == expected
-
-
 @pytest.mark.parametrize(
     "bad",
     [

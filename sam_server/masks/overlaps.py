@@ -1,0 +1,132 @@
+"""Which masks of a picture share pixels, and how many; without decoding any."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from sam_server.arrays import BoolArray, IntArray
+from sam_server.masks import rle
+from sam_server.masks.rle import Rle
+
+Positions = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """Pairs of masks that share pixels.
+
+    Attributes:
+        first: (P,) int64 index of one mask.
+        second: (P,) int64 index of the other.
+        shared: (P,) int64 pixels on both.
+    """
+
+    first: IntArray
+    second: IntArray
+    shared: IntArray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the pairs in bytes."""
+        return self.first.nbytes + self.second.nbytes + self.shared.nbytes
+
+
+def find_overlaps(rles: Sequence[Rle]) -> Overlaps:
+    """Find every pair of masks that share pixels.
+
+    Args:
+        rles: N masks of one picture.
+
+    Returns:
+        Each pair once, first < second.
+    """
+    return _overlaps(rles, rles, mutual=True)
+
+
+def find_reaches(regions: Sequence[Rle], rles: Sequence[Rle]) -> Overlaps:
+    """Find the masks that reach into the region of another one, such as its convex hull.
+
+    Args:
+        regions: N regions, one of each mask.
+        rles: N masks of the same picture.
+
+    Returns:
+        Pairs of a region (first) and another mask (second) that share pixels.
+    """
+    return _overlaps(regions, rles, mutual=False)
+
+
+def _overlaps(regions: Sequence[Rle], rles: Sequence[Rle], mutual: bool) -> Overlaps:
+    packed = [mask.to_coco() for mask in rles]
+    packed_regions = packed if mutual else [region.to_coco() for region in regions]
+    areas = np.asarray(coco.area(packed)).astype(np.float64)
+    left, top, right, bottom = _corners(packed)
+    region_left, region_top, region_right, region_bottom = _corners(packed_regions)
+    found: list[IntArray] = [np.zeros((3, 0), np.int64)]
+    for i, region in enumerate(packed_regions):
+        meet = (left < region_right[i]) & (right > region_left[i]) & (top < region_bottom[i]) & (bottom > region_top[i])
+        meet[: i + 1 if mutual else 0] = False
+        meet[i] = False
+        others = np.flatnonzero(meet)
+        if len(others) == 0:
+            continue
+        # With iscrowd the union is the area of the first mask, so share * area is the intersection.
+        share = coco.iou([packed[j] for j in others], [region], [1])[:, 0]
+        shared = np.rint(share * areas[others]).astype(np.int64)
+        pairs = np.stack([np.full(len(others), i, np.int64), others, shared])
+        found.append(pairs[:, shared > 0])
+    return Overlaps(*np.concatenate(found, axis=1))
+
+
+def _corners(packed: list[dict[str, object]]) -> tuple[npt.NDArray[np.float64], ...]:
+    boxes = np.asarray(coco.toBbox(packed)).reshape(-1, 4)
+    return boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """The foreground runs of all masks of a set, sorted by where they start.
+
+    Attributes:
+        start: (R,) uint32 first position of each run, column * H + row.
+        end: (R,) uint32 position behind its last.
+        mask: (R,) int32 index of its mask.
+    """
+
+    start: Positions
+    end: Positions
+    mask: npt.NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the table in bytes."""
+        return self.start.nbytes + self.end.nbytes + self.mask.nbytes
+
+    def union_area(self, members: BoolArray) -> int:
+        """Pixels on at least one of some masks.
+
+        Args:
+            members: (N,) bool, true for these masks.
+        """
+        of_members = members[self.mask]
+        start, end = self.start[of_members].astype(np.int64), self.end[of_members].astype(np.int64)
+        if len(start) == 0:
+            return 0
+        # Each run adds what lies behind everything that started before it.
+        covered = np.concatenate([[0], np.maximum.accumulate(end)[:-1]])
+        return int(np.maximum(end - np.maximum(start, covered), 0).sum())
+
+
+def make_run_table(rles: Iterable[Rle]) -> RunTable:
+    """Collect the runs of N masks of one picture."""
+    runs = [rle.runs(mask) for mask in rles]
+    if not runs:
+        return RunTable(np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.int32))
+    start = np.concatenate([starts for starts, _ in runs]).astype(np.uint32)
+    end = np.concatenate([ends for _, ends in runs]).astype(np.uint32)
+    mask = np.repeat(np.arange(len(runs), dtype=np.int32), [len(starts) for starts, _ in runs])
+    order = np.argsort(start, kind="stable")
+    return RunTable(start[order], end[order], mask[order])
