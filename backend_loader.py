@@ -1,13 +1,17 @@
-"""Which backend runs, and why: the four steps of `auto`, and loading what they lead to."""
+"""Which backend runs, and why: the four steps of `auto`, and loading what they lead to.
+
+`python -m backend_loader` says what would run with the settings in force, and loads nothing.
+"""
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from sam_config import ROOT, ConfigError, SamConfig
+from sam_config import ROOT, ConfigError, SamConfig, load_config
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
@@ -32,6 +36,14 @@ class Step(IntEnum):
     CHECKPOINT = 2
     DOWNLOAD = 3
     TINY_MODEL = 4
+
+
+STEP_NAMES = {
+    Step.ONNX_FILES: "ONNX files that are there",
+    Step.CHECKPOINT: "a checkpoint that is there",
+    Step.DOWNLOAD: "a checkpoint to download",
+    Step.TINY_MODEL: "the model that ships",
+}
 
 
 @dataclass(frozen=True)
@@ -320,3 +332,27 @@ def _nothing_runs(problems: Sequence[str]) -> ConfigError:
 
 def _names(files: Sequence[Path]) -> str:
     return " and ".join(file.name for file in files)
+
+
+def describe(choice: BackendChoice) -> str:
+    """What would run and why, one fact a line."""
+    lines = [
+        f"asked for:  {choice.requested_model_type} on {choice.requested_backend}",
+        f"would run:  {choice.model_type} on {choice.backend} (step {choice.step} of auto: {STEP_NAMES[choice.step]})",
+        *(f"file:       {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}" for path in choice.files),
+    ]
+    if choice.fallback_reason is not None:
+        lines.append(f"because:    {choice.fallback_reason}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print what would run."""
+    try:
+        print(describe(choose_backend(load_config())))
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

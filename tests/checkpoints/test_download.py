@@ -20,6 +20,7 @@ import pytest
 
 from sam_server.checkpoints.download import DownloadError, Patience, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS, CheckpointFile
+from sam_server.network.variants import VARIANTS
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 WRONG = CONTENT[:1_700_000] + bytes([CONTENT[1_700_000] ^ 1]) + CONTENT[1_700_001:]
@@ -419,3 +420,12 @@ def test_table_is_well_formed() -> None:
         assert row.url.endswith(f"/{row.name}")
         assert row.size > 10_000_000
     assert len({row.sha256 for row in CHECKPOINTS.values()}) == len(CHECKPOINTS)
+
+
+def test_page_has_the_rows_of_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    for row in CHECKPOINTS.values():
+        if row.model_type in VARIANTS:  # what can run
+            cells = (row.model_type, f"[{row.name}]({row.url})", f"{row.size:,}", f"`{row.sha256}`", row.licence)
+            assert f"| {' | '.join(cells)} | {row.input_size} |" in page
+            assert VARIANTS[row.model_type].image_size == row.input_size
