@@ -1,4 +1,4 @@
-"""The mask decoder for inference: the same numbers as `MaskDecoder` up to rounding, with about half the work.
+"""The mask decoder with less work: the same numbers as `MaskDecoder` up to rounding, with about half the work.
 
 A prompt has about seven tokens against E * E (4096) cells of the image, so everything that is done once a cell and
 prompt is moved to the tokens, or done once a picture, or not done:
@@ -25,9 +25,6 @@ from torch import Tensor, nn
 from sam_server.network.layers import LayerNorm2d
 from sam_server.network.mask_decoder import MaskDecoder
 from sam_server.network.transformer import Attention, TwoWayBlock
-
-# GELU in place: its input is not needed again, and fresh memory of this size costs more than the function.
-gelu_ = torch.ops.aten.gelu_
 
 # With fewer prompts than this, projecting the shared picture costs more than absorbing the projection.
 SHARED_FROM = 3
@@ -126,7 +123,7 @@ class FastBlock(nn.Module):
 
 
 class FastDecoder(nn.Module):
-    """`MaskDecoder` for inference.
+    """`MaskDecoder`, rewritten. Gradients reach the decoder's weights through a module made after they last changed.
 
     Args:
         decoder: weights, shared with this module.
@@ -175,12 +172,20 @@ class FastDecoder(nn.Module):
         count, side = len(cells), math.isqrt(cells.shape[1])
         x = _per_cell(first, cells)  # (N, I, 2, 2, C/4)
         x = F.layer_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
-        x = cast(Tensor, gelu_(_per_cell(second, gelu_(x))))  # (N, I, 2, 2, 2, 2, C/8)
+        x = _gelu(_per_cell(second, _gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)
         kernels = self.decoder.hyper_kernels(tokens, chosen)  # (N, M, C/8)
         masks = kernels.to(self.dtype) @ x.flatten(1, -2).transpose(-2, -1)  # (N, M, I * 16)
         masks = masks.float().reshape(count, kernels.shape[1], side, side, 2, 2, 2, 2)
         # Axes: row and column of the cell, then those of the first and of the second doubling.
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, kernels.shape[1], side * 4, side * 4)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU, in place where no gradient needs its input: fresh memory of this size costs more than the function."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.gelu(x)
+    out: Tensor = torch.ops.aten.gelu_(x)
+    return out
 
 
 def _matmul_shared(x: Tensor, shared: Tensor) -> Tensor:

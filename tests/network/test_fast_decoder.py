@@ -52,6 +52,32 @@ def test_bfloat16_stays_near(sam: Sam) -> None:
     assert 0 < decode_both(sam, 4, 3, False, True, torch.bfloat16) < BFLOAT16_ERROR
 
 
+def test_gradients_equal_those_of_the_plain_decoder(sam: Sam) -> None:
+    side, channels = sam.variant.spec.embedding_size, sam.variant.embedding_channels
+    torch.manual_seed(0)
+    image = torch.randn(3, channels, side, side)
+    sparse, dense = (x.detach() for x in sam.prompt_encoder(torch.rand(3, 2, 2) * 200, torch.ones(3, 2).long()))
+    pe = sam.prompt_encoder.dense_pe()
+    target = torch.randn(3, 3, 4 * side, 4 * side)
+
+    def gradients(fast: bool) -> dict[str, torch.Tensor]:
+        sam.zero_grad()
+        if fast:
+            masks, iou = FastDecoder(sam.mask_decoder, pe, torch.float32)(image, sparse, dense, True)
+        else:
+            masks, iou = sam.mask_decoder(image, pe, sparse, dense, True)
+        ((masks * target).mean() + iou.square().sum()).backward()
+        return {name: p.grad.clone() for name, p in sam.mask_decoder.named_parameters() if p.grad is not None}
+
+    plain, fast = gradients(False), gradients(True)
+    whole = max(float(gradient.norm()) for gradient in plain.values())
+    for name, gradient in fast.items():
+        assert (gradient - plain[name]).norm() <= 1e-4 * whole, name
+    # What the rewrite leaves out cannot move: the key biases cancel in the softmax.
+    left_out = {name for name in plain if name not in fast and plain[name].norm() > 1e-4 * whole}
+    assert not left_out
+
+
 def test_chosen_masks_are_those_of_all(sam: Sam) -> None:
     """Masks that are left out leave the others as they are; none at all is a valid choice of prompts."""
     side, channels = sam.variant.spec.embedding_size, sam.variant.embedding_channels
