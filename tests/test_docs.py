@@ -35,6 +35,7 @@ LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 SEPARATOR = "\x1e"
 START_SECONDS = 120
 PAGE_SECONDS = 240
+LOG_CHARACTERS = 3000  # of a log, in a failure
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def port(clone: Path, environ: dict[str, str], tmp_path_factory: pytest.TempPath
         yield number
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
+        status = process.wait(60)
+    assert status == 0, log.read_text()[-LOG_CHARACTERS:]
 
 
 def wait_until_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -140,7 +142,7 @@ def wait_until_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -
         except requests.ConnectionError:
             pass
         time.sleep(0.1)
-    raise AssertionError(f"the server is not ready; its log:\n{log.read_text()}")
+    raise AssertionError(f"the server is not ready; its log ends:\n{log.read_text()[-LOG_CHARACTERS:]}")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -165,7 +167,7 @@ def test_commands_run(page: str, clone: Path, environ: dict[str, str], port: int
         command = wanted[len(outputs) - 1]
         raise AssertionError(
             f"{page}:{command.line} ended with status {answer.returncode}\n{command.code}\n"
-            f"{outputs[-1]}\n{answer.stderr[-3000:]}"
+            f"{outputs[-1]}\n{answer.stderr[-LOG_CHARACTERS:]}"
         )
     checker = doctest.OutputChecker()
     for command, output in zip(wanted, outputs, strict=True):
