@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from sam_config import ROOT, ConfigError, SamConfig, load_config
+from sam_config import ROOT, ConfigError, SamConfig, load_config, shown_path
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
@@ -191,6 +191,8 @@ def _by_files(config: SamConfig, tiny_dir: Path) -> Iterator[Candidate]:
         yield from [*checkpoints, *exported] if prefer_pytorch else [*exported, *checkpoints]
     step = Step.ONNX_FILES if config.model_type == TINY else Step.TINY_MODEL
     tiny = [_exported(config, TINY, step, (config.onnx_dir, tiny_dir)), _shipped(tiny_dir)]
+    # That a stand-in has no ONNX files is no reason for anything.
+    tiny = [candidate for candidate in tiny if candidate.files or config.model_type == TINY]
     yield from reversed(tiny) if prefer_pytorch else tiny
 
 
@@ -202,8 +204,8 @@ def _exported(config: SamConfig, model_type: str, step: Step, directories: Seque
         if not missing:
             return Candidate(step, "onnx", model_type, files)
         if len(missing) < len(files):
-            return Candidate(step, "onnx", model_type, files, f"{missing[0]} is missing", ignored=True)
-    return Candidate(step, "onnx", model_type, (), f"no ONNX files of {model_type} in {config.onnx_dir}")
+            return Candidate(step, "onnx", model_type, files, f"{shown_path(missing[0])} is missing", ignored=True)
+    return Candidate(step, "onnx", model_type, (), f"no ONNX files of {model_type} in {shown_path(config.onnx_dir)}")
 
 
 def _checkpoints(config: SamConfig) -> list[Candidate]:
@@ -214,7 +216,7 @@ def _checkpoints(config: SamConfig) -> list[Candidate]:
     there = [path for name in names if (path := config.model_dir / name).is_file()]
     found = [Candidate(Step.CHECKPOINT, "pytorch", model_type, (path,)) for path in there]
     if not there:
-        problem = f"no checkpoint {names[0]} in {config.model_dir}"
+        problem = f"no checkpoint {names[0]} in {shown_path(config.model_dir)}"
         found.append(Candidate(Step.CHECKPOINT, "pytorch", model_type, (), problem))
     if official is not None:
         target = config.model_dir / official.name
@@ -226,7 +228,7 @@ def _checkpoints(config: SamConfig) -> list[Candidate]:
 
 def _shipped(tiny_dir: Path) -> Candidate:
     path = tiny_dir / f"sam_{TINY}.safetensors"
-    problem = None if path.is_file() else f"{path} is missing"
+    problem = None if path.is_file() else f"{shown_path(path)} is missing"
     return Candidate(Step.TINY_MODEL, "pytorch", TINY, (path,), problem)
 
 
@@ -285,8 +287,8 @@ def _load_pytorch(config: SamConfig, candidate: Candidate) -> SamBackend:
     official = CHECKPOINTS.get(candidate.model_type)
     if official is not None and path.name == official.name and sha256 != official.sha256:
         raise ConfigError(
-            f"{path} is not the official file of that name (its sha256 is {sha256}); delete it to fetch that one, "
-            f"or rename it to sam_{candidate.model_type}.pth to use it as it is"
+            f"{path} is not the official file of that name (its sha256 is {sha256}); "
+            f"delete it to fetch that one, or rename it to sam_{candidate.model_type}.pth to use it as it is"
         )
     # A config.json beside the file has a say where the file was named or ships with one.
     in_model_dir = config.checkpoint is None and candidate.step != Step.TINY_MODEL
@@ -320,10 +322,11 @@ def _warn(config: SamConfig, choice: BackendChoice) -> None:
 
 
 def _failure(candidate: Candidate, error: Exception) -> str:
-    if isinstance(error, DownloadError | ConfigError):
-        return str(error)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{_names(candidate.files)} did not load: {lines[0]}"
+    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if not isinstance(error, DownloadError | ConfigError):
+        message = f"{_names(candidate.files)} did not load: {message}"
+    # The reason is told over HTTP, where nobody needs to know the directories of this machine.
+    return message.replace(f"{ROOT}/", "")
 
 
 def _nothing_runs(problems: Sequence[str]) -> ConfigError:
@@ -339,7 +342,7 @@ def describe(choice: BackendChoice) -> str:
     lines = [
         f"asked for:  {choice.requested_model_type} on {choice.requested_backend}",
         f"would run:  {choice.model_type} on {choice.backend} (step {choice.step} of auto: {STEP_NAMES[choice.step]})",
-        *(f"file:       {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}" for path in choice.files),
+        *(f"file:       {shown_path(path)}" for path in choice.files),
     ]
     if choice.fallback_reason is not None:
         lines.append(f"because:    {choice.fallback_reason}")

@@ -66,7 +66,8 @@ def _path(text: str) -> Path:
     return ROOT / Path(text).expanduser()
 
 
-def _show_path(path: Path | None) -> str:
+def shown_path(path: Path | None) -> str:
+    """A path as a person would write it in a setting: relative where it lies in the repository."""
     if path is None:
         return ""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
@@ -137,8 +138,8 @@ def _show_bytes(count: int) -> str:
 
 
 FLAG = Kind(_flag, "true, false", lambda value: str(value).lower())
-DIRECTORY: Kind[Path] = Kind(_path, "directory", _show_path)
-FILE: Kind[Path | None] = Kind(_path, "file", _show_path)
+DIRECTORY: Kind[Path] = Kind(_path, "directory", shown_path)
+FILE: Kind[Path | None] = Kind(_path, "file", shown_path)
 URL: Kind[str | None] = Kind(_url, "http or https URL", lambda value: value or "")
 
 
