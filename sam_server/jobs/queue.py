@@ -35,14 +35,6 @@ class UnknownJobError(LookupError):
         self.forgotten = forgotten
 
 
-class JobError(Exception):
-    """A failure that the one who asked can do something about; `code` is stable."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 @dataclass(frozen=True)
 class Job:
     """A look at a job, as it was when it was asked for.
@@ -101,6 +93,7 @@ class JobQueue:
         queue_length: int,
         keep_jobs: int,
         keep_seconds: float,
+        expected: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make an empty queue; its threads start with the first job.
@@ -110,12 +103,14 @@ class JobQueue:
             queue_length: jobs that may wait; the next one is refused.
             keep_jobs: ended jobs that are kept, the newest ones.
             keep_seconds: how long they are kept.
+            expected: failures that are the caller's affair; any other is logged with its traceback.
             clock: seconds that never run backwards.
         """
         self._workers = workers
         self._queue_length = queue_length
         self._keep_jobs = keep_jobs
         self._keep_seconds = keep_seconds
+        self._expected = expected
         self._clock = clock
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
@@ -222,7 +217,7 @@ class JobQueue:
         except CancelledJobError:
             self._finish(entry, "cancelled")
         except Exception as error:
-            if not isinstance(error, JobError):
+            if not isinstance(error, self._expected):
                 log.error("job %s (%s) failed", entry.job.id, entry.job.kind, exc_info=error)
             self._finish(entry, "failed", error=error)
         else:

@@ -1,17 +1,19 @@
 """Errors as RFC 9457 problem details: a status, a stable `code`, and a sentence that says what to change."""
 
 import logging
-from collections.abc import Mapping
-from http import HTTPStatus
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 from sam_server.images import ImageError
 from sam_server.jobs.gate import GateBusyError
+from sam_server.jobs.queue import QueueFullError, UnknownJobError
 from sam_server.prompts import PromptError
 from sam_server.sessions.errors import ForgottenIdError, OverBudgetError, SessionError
 
@@ -33,6 +35,12 @@ _HTTP_ERRORS: dict[int, tuple[str, str]] = {
     431: ("headers_too_large", "the headers are too large"),
 }
 
+# Seconds after which a client that found the queue of jobs full may try again.
+JOB_RETRY_AFTER = 10.0
+# How long, and for how many bytes, a body that is too large is still read before the connection closes.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 256 << 20
+LINGER_PIECE = 64 << 10
 # Any other error of a picture is a 400.
 _IMAGE_STATUS = {"not_an_image": 415, "image_unsupported": 415, "image_too_large": 413}
 
@@ -69,7 +77,7 @@ class Problem(Exception):  # noqa: N818, the name of the RFC
         """The problem as an HTTP answer."""
         document = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": HTTP_STATUS_CODES.get(self.status, "Unknown Error"),
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
@@ -77,6 +85,9 @@ class Problem(Exception):  # noqa: N818, the name of the RFC
             **self.members,
         }
         return Response(orjson.dumps(document), self.status, self.headers, mimetype=MIMETYPE)
+
+
+MISTAKE = Problem(500, "internal_error", "the server made a mistake; its log has the details under the request_id")
 
 
 def busy(code: str, detail: str, retry_after: float) -> Problem:
@@ -121,6 +132,11 @@ def from_session(error: SessionError) -> Problem:
     return Problem(410 if isinstance(error, ForgottenIdError) else 404, error.code, str(error))
 
 
+def from_job(error: UnknownJobError) -> Problem:
+    """404 for a job that never was, 410 for one that ended long ago."""
+    return Problem(410, "job_expired", str(error)) if error.forgotten else Problem(404, "unknown_job", str(error))
+
+
 def from_image(error: ImageError) -> Problem:
     """415 for bytes that are no picture, 413 for one that is too large, 400 for one that is broken."""
     return Problem(_IMAGE_STATUS.get(error.code, 400), error.code, str(error), field="image")
@@ -130,26 +146,56 @@ def _from_http(error: HTTPException) -> Response:
     if error.response is not None:
         return Response(error.response.get_data(), error.response.status_code, error.response.headers)  # type: ignore[attr-defined]
     status = error.code or 500
-    code, detail = _HTTP_ERRORS.get(status, ("http_error", error.description or HTTPStatus(status).phrase))
+    code, detail = _HTTP_ERRORS.get(status, ("http_error", error.description or error.name))
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
     if status == 413:
+        _let_finish()
         detail = f"the body is larger than {request.max_content_length:,} bytes: send a smaller picture"
     return Problem(status, code, detail.format(method=request.method), headers=headers).to_response()
 
 
+def _let_finish() -> None:
+    """Read on for a moment: a client that finds the connection closed while it sends never sees the answer."""
+    # Where the length is known, werkzeug refuses before it reads; past the end of the body a read would block.
+    left = LINGER_BYTES if request.content_length is None else min(request.content_length, LINGER_BYTES)
+    deadline = time.monotonic() + LINGER_SECONDS
+    stream = request.environ["wsgi.input"]
+    while left > 0 and time.monotonic() < deadline:
+        piece = stream.read(min(left, LINGER_PIECE))
+        if not piece:
+            break
+        left -= len(piece)
+
+
 def _from_bug(error: Exception) -> Response:
     log.error("request %s failed", g.get("request_id"), exc_info=error)
-    detail = "the server made a mistake; its log has the details under this request_id"
-    return Problem(500, "internal_error", detail).to_response()
+    return MISTAKE.to_response()
+
+
+def describe(error: Exception) -> Problem | None:
+    """The problem that an error of the rooms below is to a client; None for an error that is a mistake of ours."""
+    if isinstance(error, Problem):
+        return error
+    return next((make(error) for kind, make in _KNOWN.items() if isinstance(error, kind)), None)
+
+
+_KNOWN: dict[type[Exception], Callable[[Any], Problem]] = {
+    ValidationError: from_validation,
+    PromptError: lambda error: from_prompt(error, ""),
+    ImageError: from_image,
+    SessionError: from_session,
+    UnknownJobError: from_job,
+    GateBusyError: lambda error: busy("busy", str(error), error.retry_after),
+    QueueFullError: lambda error: busy("too_many_jobs", str(error), JOB_RETRY_AFTER),
+}
+
+
+def _answer(error: Exception) -> Response:
+    problem = describe(error)
+    return _from_bug(error) if problem is None else problem.to_response()
 
 
 def register(app: Flask) -> None:
     """Make every error of the application a problem document, its own and Flask's."""
-    app.register_error_handler(Problem, Problem.to_response)
-    app.register_error_handler(ValidationError, lambda error: from_validation(error).to_response())
-    app.register_error_handler(PromptError, lambda error: from_prompt(error, "").to_response())
-    app.register_error_handler(SessionError, lambda error: from_session(error).to_response())
-    app.register_error_handler(ImageError, lambda error: from_image(error).to_response())
-    app.register_error_handler(GateBusyError, lambda error: busy("busy", str(error), error.retry_after).to_response())
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(Exception, _from_bug)
+    app.register_error_handler(Exception, _answer)

@@ -55,11 +55,12 @@ def read_request(model: type[T]) -> tuple[T, bytes | None]:
         pydantic.ValidationError: fields that are unknown or wrong.
     """
     stream = request.stream
-    fields = _read(model)
-    # Werkzeug ends a chunked body at the limit without a word; one that reached it was cut.
-    if request.content_length is None and isinstance(stream, LimitedStream) and stream.is_exhausted:
-        raise RequestEntityTooLarge
-    return fields
+    try:
+        return _read(model)
+    finally:
+        # Werkzeug ends a chunked body at the limit without a word: one that was cut may look like anything.
+        if request.content_length is None and isinstance(stream, LimitedStream) and stream.is_exhausted:
+            raise RequestEntityTooLarge
 
 
 def _read(model: type[T]) -> tuple[T, bytes | None]:

@@ -198,6 +198,38 @@ class ReadyOut(BaseModel):
     device: str
 
 
+class JobResultOut(BaseModel):
+    """What a job made; GET /mask_sets/ID has the masks."""
+
+    session_id: str
+    mask_set_id: str
+    count: int = Field(description="masks in the set")
+
+
+class JobErrorOut(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class JobPath(BaseModel):
+    """The job in the address."""
+
+    job_id: str = Field(description="of an answer to a request with 'Prefer: respond-async'")
+
+
+class JobOut(BaseModel):
+    """Long work: how far it is and, once it is done, where its result is."""
+
+    job_id: str
+    kind: Literal["generate_masks", "group_masks"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    progress: dict[str, float] = Field(description="what the work counts, such as points and points_done")
+    result: JobResultOut | None = Field(description="once the state is done")
+    error: JobErrorOut | None = Field(description="once the state is failed")
+
+
 class FieldError(BaseModel):
     """One wrong field."""
 

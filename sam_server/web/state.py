@@ -1,11 +1,13 @@
 """What all requests share, hung on the Flask application."""
 
+import threading
 from dataclasses import dataclass, field
 
 from flask import current_app
 
 from sam_server.images import ImageLimits
 from sam_server.jobs.gate import InferenceGate
+from sam_server.jobs.queue import JobQueue
 from sam_server.sessions.store import SessionStore
 from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReadyError, ModelSlot
 from sam_server.web.problems import Problem, busy
@@ -28,6 +30,10 @@ class WebSettings:
         queue_timeout: how long one may wait, in seconds.
         api_keys: one of them must come with every request; none needed if empty.
         cors_origins: origins whose pages may call this server; "*" for all.
+        job_workers: jobs that run at once; their computations pass the gate like all others.
+        job_queue_length: jobs that may wait.
+        jobs_kept: ended jobs whose outcome is kept; their mask sets are kept with the sessions.
+        max_event_streams: clients that may follow a job at once; each holds a thread of the server.
     """
 
     image_limits: ImageLimits = field(default_factory=ImageLimits)
@@ -40,6 +46,10 @@ class WebSettings:
     queue_timeout: float = 60.0
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    job_workers: int = 2
+    job_queue_length: int = 16
+    jobs_kept: int = 1_000
+    max_event_streams: int = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Server:
     gate: InferenceGate
     slot: ModelSlot
     sessions: SessionStore
+    jobs: JobQueue
+    event_streams: threading.BoundedSemaphore
 
     def model(self) -> LoadedModel:
         """The loaded model, or a 503 problem."""
@@ -64,7 +76,14 @@ class Server:
 def make_server(settings: WebSettings) -> Server:
     """Everything that requests share, with the model still to come."""
     gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout)
-    return Server(settings, gate, ModelSlot(gate), SessionStore(settings.cache_bytes, settings.session_ttl))
+    return Server(
+        settings,
+        gate,
+        ModelSlot(gate),
+        SessionStore(settings.cache_bytes, settings.session_ttl),
+        JobQueue(settings.job_workers, settings.job_queue_length, settings.jobs_kept, settings.session_ttl, (Problem,)),
+        threading.BoundedSemaphore(settings.max_event_streams),
+    )
 
 
 def server() -> Server:

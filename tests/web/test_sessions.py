@@ -82,7 +82,9 @@ def test_expired_and_evicted_sessions_are_gone(make_state, coins, cat):
     answer = short.get(path)
     assert (answer.status_code, answer.json["code"]) == (410, "session_expired")
 
-    small = make_app(make_state(cache_bytes=150_000)).test_client()
+    measured = make_state()
+    make_app(measured).test_client().post("/sessions", data=coins, content_type="image/png")
+    small = make_app(make_state(cache_bytes=measured.sessions.stats().bytes + 1_000)).test_client()
     path = small.post("/sessions", data=coins, content_type="image/png").headers["Location"]
     small.post("/sessions", data=cat, content_type="image/jpeg")
     answer = small.get(path)
