@@ -45,8 +45,9 @@ def segment() -> Response:
     model = server().model()
     session = _session_of(fields, source)
     prompts = [_make_prompt(session, prompt, _place(fields, number)) for number, prompt in enumerate(asked)]
-    with timed("mask"):
+    with timed("predict"):
         predictions = model.predictor.predict(session.image.embedding, prompts, fields.multimask_output)
+    with timed("mask"):
         results = _results(session, prompts, predictions)
         answer = {**picture_fields(session), "results": [_answer(masks, fields) for masks in results]}
     return json_answer(answer)
