@@ -1,0 +1,1 @@
+"""Every mask of a picture: point grid, crops, tiles, scoring, duplicates."""

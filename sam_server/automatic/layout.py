@@ -1,0 +1,103 @@
+"""Where to look: the grid of points, the crops of a picture, its tiles."""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of the picture that is searched as a picture of its own.
+
+    Attributes:
+        x1, y1, x2, y2: its pixels, x2 and y2 exclusive.
+        layer: 0 for the whole picture.
+    """
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    layer: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return (self.y2 - self.y1, self.x2 - self.x1)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return (self.y2 - self.y1) * (self.x2 - self.x1)
+
+    @property
+    def bbox(self) -> tuple[int, int, int, int]:
+        """x, y, width, height."""
+        return (self.x1, self.y1, self.x2 - self.x1, self.y2 - self.y1)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to cut the crop out of the picture."""
+        return (slice(self.y1, self.y2), slice(self.x1, self.x2))
+
+    def inside(self, outer: "Crop") -> "Crop":
+        """This crop of `outer`, in the pixels that `outer` is in."""
+        return Crop(self.x1 + outer.x1, self.y1 + outer.y1, self.x2 + outer.x1, self.y2 + outer.y1, self.layer)
+
+
+def point_grid(points_per_side: int) -> tuple[tuple[float, float], ...]:
+    """Points x, y in 0..1, row by row, each in the middle of its cell."""
+    offset = 1 / (2 * points_per_side)
+    side = np.linspace(offset, 1 - offset, points_per_side).tolist()
+    return tuple((x, y) for y in side for x in side)
+
+
+def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
+    """The whole picture, then the crops of each layer, column by column.
+
+    Args:
+        size: (H, W) of the picture.
+        layers: layers of crops; layer n has 2^n by 2^n of them.
+        overlap_ratio: overlap of the first layer's crops over the picture's shorter side.
+
+    Returns:
+        Crops with at least one pixel; a picture of a few pixels has no room for many.
+
+    Source: generate_crop_boxes in segment_anything/utils/amg.py.
+    """
+    height, width = size
+    found = [Crop(0, 0, width, height)]
+    for layer in range(1, layers + 1):
+        count = 2**layer
+        overlap = int(overlap_ratio * min(size) * (2 / count))
+        crop_width = math.ceil((overlap * (count - 1) + width) / count)
+        crop_height = math.ceil((overlap * (count - 1) + height) / count)
+        lefts = [(crop_width - overlap) * i for i in range(count)]
+        tops = [(crop_height - overlap) * i for i in range(count)]
+        for x, y in product(lefts, tops):
+            crop = Crop(x, y, min(x + crop_width, width), min(y + crop_height, height), layer)
+            if crop.x1 < crop.x2 and crop.y1 < crop.y2:
+                found.append(crop)
+    return found
+
+
+def tiles(size: tuple[int, int], tile_size: int, overlap: int) -> list[Crop]:
+    """Square tiles that cover the picture, row by row, spread evenly.
+
+    Args:
+        size: (H, W) of the picture.
+        tile_size: side of a tile in pixels; shorter where the picture is.
+        overlap: least overlap of neighbours in pixels, below tile_size.
+    """
+    height, width = size
+    tops, lefts = _starts(height, tile_size, overlap), _starts(width, tile_size, overlap)
+    return [Crop(x, y, min(x + tile_size, width), min(y + tile_size, height)) for y in tops for x in lefts]
+
+
+def _starts(length: int, tile_size: int, overlap: int) -> list[int]:
+    if length <= tile_size:
+        return [0]
+    count = math.ceil((length - overlap) / (tile_size - overlap))
+    return [round(i * (length - tile_size) / (count - 1)) for i in range(count)]
