@@ -275,6 +275,7 @@ def _load_onnx(config: SamConfig, candidate: Candidate) -> SamBackend:
         candidate.model_type,
         use_gpu=config.use_gpu,
         precision=config.precision,
+        fastest=config.performance_mode,
         threads=config.intra_op_threads or cpu_quota(),
     )
 

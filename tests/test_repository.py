@@ -112,11 +112,14 @@ def test_the_library_imports_no_root_file() -> None:
 
 
 def test_the_library_reads_no_environment() -> None:
+    names = {"environ", "environb", "getenv"}
     readers = []
     for name in library_files():
         for node in ast.walk(parse(name)):
-            reads = isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
-            if reads and name.startswith("sam_server/"):
+            of_os = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+            imported_from_os = isinstance(node, ast.ImportFrom) and node.module == "os"
+            read = {node.attr} if of_os else {alias.name for alias in node.names} if imported_from_os else set()
+            if read & names and name.startswith("sam_server/"):
                 readers.append(f"{name}:{node.lineno}")
     assert readers == []
 
