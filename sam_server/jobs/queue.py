@@ -119,6 +119,7 @@ class JobQueue:
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._closed = False
 
     def submit(self, kind: str, work: Callable[[JobContext], Any]) -> Job:
         """Queue work.
@@ -131,6 +132,7 @@ class JobQueue:
             QueueFullError: so many jobs wait already.
         """
         with self._changed:
+            assert not self._closed
             self._forget_old()
             if len(self._waiting) >= self._queue_length and self._idle == 0 and len(self._threads) >= self._workers:
                 raise QueueFullError(f"{len(self._waiting)} jobs wait already: try again later")
@@ -190,6 +192,17 @@ class JobQueue:
             job = self.wait(job_id, job.version, heartbeat)
             yield job
 
+    def close(self) -> None:
+        """Cancel every job and end the threads once the running ones have stopped; nothing may be submitted after."""
+        with self._changed:
+            self._closed = True
+            for entry in list(self._entries.values()):
+                entry.unwanted.set()
+                if entry.job.state == "queued":
+                    self._end(entry, "cancelled")
+            self._waiting.clear()
+            self._changed.notify_all()
+
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
         with self._changed:
@@ -203,8 +216,10 @@ class JobQueue:
         while True:
             with self._changed:
                 self._idle += 1
-                self._changed.wait_for(lambda: bool(self._waiting))
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
                 self._idle -= 1
+                if self._closed:
+                    return
                 entry = self._entries[self._waiting.popleft()]
                 self._change(entry, state="running")
             self._run(entry)

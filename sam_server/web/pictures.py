@@ -6,6 +6,7 @@ from dataclasses import asdict
 from sam_server import images
 from sam_server.sessions.kept import KeptImage, Session
 from sam_server.web.hooks import add_time, spent, timed
+from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
 
@@ -39,3 +40,24 @@ def open_session(source: bytes) -> tuple[Session, bool]:
         return state.sessions.open(source, encode)
     finally:
         add_time("cache", time.perf_counter() - started - spent("decode", "encode"))
+
+
+def session_of(session_id: str | None, source: bytes | None) -> Session:
+    """The session that a request names, or a new one on the picture that came with it.
+
+    Args:
+        session_id: the request's field.
+        source: the picture's file, or None.
+
+    Raises:
+        Problem: neither was given, or both.
+        SessionError: there is no such session.
+    """
+    if source is not None:
+        if session_id is not None:
+            raise Problem(422, "ambiguous_picture", "give either session_id or a picture, not both", field="session_id")
+        return open_session(source)[0]
+    if session_id is None:
+        raise Problem(400, "missing_picture", "give a session_id or a picture in the field 'image'", field="session_id")
+    with timed("cache"):
+        return server().sessions.get(session_id)

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
+from sam_server.automatic.parameters import ParameterError
 from sam_server.images import ImageError
 from sam_server.jobs.gate import GateBusyError
 from sam_server.jobs.queue import QueueFullError, UnknownJobError
+from sam_server.masks.mask_set import MaskSetError
 from sam_server.prompts import PromptError
 from sam_server.sessions.errors import ForgottenIdError, OverBudgetError, SessionError
 
@@ -38,7 +40,7 @@ _HTTP_ERRORS: dict[int, tuple[str, str]] = {
 # Seconds after which a client that found the queue of jobs full may try again.
 JOB_RETRY_AFTER = 10.0
 # How long, and for how many bytes, a body that is too large is still read before the connection closes.
-LINGER_SECONDS = 2.0
+LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 << 20
 LINGER_PIECE = 64 << 10
 # Any other error of a picture is a 400.
@@ -185,6 +187,8 @@ _KNOWN: dict[type[Exception], Callable[[Any], Problem]] = {
     ImageError: from_image,
     SessionError: from_session,
     UnknownJobError: from_job,
+    ParameterError: lambda error: Problem(422, "invalid_parameter", str(error), field=error.field),
+    MaskSetError: lambda error: Problem(422, "too_many_masks", str(error)),
     GateBusyError: lambda error: busy("busy", str(error), error.retry_after),
     QueueFullError: lambda error: busy("too_many_jobs", str(error), JOB_RETRY_AFTER),
 }

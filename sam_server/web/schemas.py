@@ -1,15 +1,17 @@
 """What comes in and what goes out, as pydantic models: checked on the way in, documented in /openapi.json."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from sam_server.automatic.parameters import OutputMode
 from sam_server.masks.record import MaskFormat
 
 # float32 is what coordinates end as; NaN and Infinity are no coordinates.
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 PointIn = tuple[Coordinate, Coordinate]
 Label = Annotated[int, Field(strict=True, ge=0, le=1)]
+Number = Coordinate
 BoxIn = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
@@ -58,6 +60,38 @@ class SegmentIn(PromptIn):
     prompts: list[PromptIn] | None = Field(None, min_length=1, description="many prompts in one call")
     multimask_output: StrictBool = Field(True, description="three masks per prompt (whole, part, subpart), else one")
     mask_format: MaskFormat = Field("rle", description="how `segmentation` is written")
+
+
+class GenerateIn(In):
+    """Automatic masks of a session's picture, or of one sent along. Parameters as in SamAutomaticMaskGenerator."""
+
+    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset({"session_id", "image", "mask_format", "output_mode"})
+
+    session_id: StrictStr | None = Field(None, description="of POST /sessions or of an earlier answer")
+    image: StrictStr | None = Field(None, description="the picture's file as base64 or as a data URL")
+    mask_format: MaskFormat | None = Field(None, description="how `segmentation` is written; rle if left out")
+    points_per_side: StrictInt | None = Field(None, description="points along one side of the grid: 32")
+    points_per_batch: StrictInt | None = Field(None, description="most points in one call of the model: 64")
+    pred_iou_thresh: Number | None = Field(None, description="least predicted IoU: 0.88")
+    stability_score_thresh: Number | None = Field(None, description="least stability score: 0.95")
+    stability_score_offset: Number | None = Field(None, description="threshold shift of that score, in logits: 1.0")
+    box_nms_thresh: Number | None = Field(None, description="IoU of boxes above which one is a duplicate: 0.7")
+    crop_n_layers: StrictInt | None = Field(None, description="layers of crops searched after the picture: 0")
+    crop_nms_thresh: Number | None = Field(None, description="box_nms_thresh between crops: 0.7")
+    crop_overlap_ratio: Number | None = Field(None, description="overlap of crops over the shorter side: 0.341")
+    crop_n_points_downscale_factor: StrictInt | None = Field(None, description="fewer points per crop layer: 1")
+    point_grids: list[list[PointIn]] | None = Field(
+        None, description="points x, y in 0..1 for each layer, in place of points_per_side"
+    )
+    min_mask_region_area: StrictInt | None = Field(
+        None, description="smaller holes and islands are removed, in pixels: 0"
+    )
+    output_mode: OutputMode | None = Field(
+        None,
+        description="in place of mask_format: coco_rle (rle), binary_mask (png), uncompressed_rle (list of counts)",
+    )
+    tile_size: StrictInt | None = Field(None, description="search larger pictures in square tiles, in pixels")
+    tile_overlap: StrictInt | None = Field(None, description="overlap of tiles in pixels: a quarter of tile_size")
 
 
 class SessionPath(BaseModel):
@@ -137,6 +171,36 @@ class SegmentOut(PictureOut):
     """Answer of POST /segment: one entry of `results` per prompt, in order."""
 
     results: list[PromptOut]
+
+
+class UncompressedRleOut(BaseModel):
+    """COCO run-length encoding with its counts as a list."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: list[int]
+
+
+class FoundMaskOut(BaseModel):
+    """One mask of a mask set with the field names of SA-1B. Its place in `masks` is its number in groups."""
+
+    segmentation: RleOut | UncompressedRleOut | MultiPolygonOut | str | None = Field(
+        None, description="as in POST /segment; missing in the format `none`"
+    )
+    bbox: tuple[float, float, float, float] = Field(description="x, y, width, height as in COCO")
+    area: int = Field(description="pixels")
+    predicted_iou: float
+    stability_score: float
+    crop_box: tuple[float, float, float, float] = Field(description="x, y, width, height of the crop it was found in")
+    point_coords: list[tuple[float, float]]
+
+
+class MaskSetOut(PictureOut):
+    """Every mask of a picture."""
+
+    mask_set_id: str
+    count: int
+    parameters: dict[str, Any] = Field(description="those in force")
+    masks: list[FoundMaskOut]
 
 
 class CacheOut(BaseModel):

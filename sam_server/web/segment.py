@@ -18,7 +18,7 @@ from sam_server.sessions.kept import Session
 from sam_server.web.answers import json_answer, picture_fields
 from sam_server.web.hooks import timed
 from sam_server.web.openapi import body, responses
-from sam_server.web.pictures import open_session
+from sam_server.web.pictures import session_of
 from sam_server.web.problems import Problem, from_prompt
 from sam_server.web.reading import read_request
 from sam_server.web.schemas import PromptIn, SegmentIn, SegmentOut
@@ -43,7 +43,7 @@ def segment() -> Response:
     fields, source = read_request(SegmentIn)
     asked = _prompts_of(fields)
     model = server().model()
-    session = _session_of(fields, source)
+    session = session_of(fields.session_id, source)
     prompts = [_make_prompt(session, prompt, _place(fields, number)) for number, prompt in enumerate(asked)]
     with timed("predict"):
         predictions = model.predictor.predict(session.image.embedding, prompts, fields.multimask_output)
@@ -74,17 +74,6 @@ def _prompts_of(fields: SegmentIn) -> list[PromptIn]:
 def _place(fields: SegmentIn, number: int) -> str:
     """Where a prompt stands in the request."""
     return "" if fields.prompts is None else f"prompts[{number}]"
-
-
-def _session_of(fields: SegmentIn, source: bytes | None) -> Session:
-    if source is not None:
-        if fields.session_id is not None:
-            raise Problem(422, "ambiguous_picture", "give either session_id or a picture, not both", field="session_id")
-        return open_session(source)[0]
-    if fields.session_id is None:
-        raise Problem(400, "missing_picture", "give a session_id or a picture in the field 'image'", field="session_id")
-    with timed("cache"):
-        return server().sessions.get(fields.session_id)
 
 
 def _make_prompt(session: Session, prompt: PromptIn, place: str) -> Prompt:

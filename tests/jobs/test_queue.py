@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,8 +23,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def queue(clock) -> JobQueue:
-    return JobQueue(workers=1, queue_length=2, keep_jobs=3, keep_seconds=60, clock=clock)
+def queue(clock) -> Iterator[JobQueue]:
+    queue = JobQueue(workers=1, queue_length=2, keep_jobs=3, keep_seconds=60, clock=clock)
+    yield queue
+    queue.close()
 
 
 class Work:
@@ -187,3 +190,17 @@ def test_two_workers_run_two_jobs_at_once():
     for work in works:
         work.go_on.set()
     assert {end_of(queue, job.id).state for job in jobs} == {"done"}
+
+
+def test_closing_stops_every_job_and_every_thread():
+    queue = JobQueue(workers=1, queue_length=2, keep_jobs=10, keep_seconds=60)
+    works = [Work(), Work()]
+    jobs = [queue.submit("count", work) for work in works]
+    assert works[0].started.wait(10)
+    threads = list(queue._threads)
+    assert len(threads) == 1
+    queue.close()
+    assert [end_of(queue, job.id).state for job in jobs] == ["cancelled", "cancelled"]
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+    assert not works[1].started.is_set()

@@ -49,17 +49,21 @@ def backend() -> CountingSam:
 
 
 @pytest.fixture
-def make_state(backend) -> Callable[..., Server]:
+def make_state(backend) -> Iterator[Callable[..., Server]]:
     """Makes the state of a server with the settings given."""
+    made = []
 
     def make(**settings) -> Server:
         backend.encoded = 0
         state = make_server(WebSettings(**settings))
+        made.append(state)
         state.slot.fill(backend, REPORT)
         backend.encoded = 0
         return state
 
-    return make
+    yield make
+    for state in made:
+        state.jobs.close()
 
 
 @pytest.fixture

@@ -100,8 +100,8 @@ def test_a_body_without_end_is_cut_off(make_state, serve):
     with socket.create_connection((address.hostname, address.port), timeout=30) as line:
         line.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         with pytest.raises(ConnectionError):
-            send_until(line, chunk, started + 30)
-    assert time.monotonic() - started < 15
+            send_until(line, chunk, started + 60)
+    assert time.monotonic() - started < 60
 
 
 def test_a_client_that_leaves_in_the_middle_hurts_nobody(make_state, serve, coins):
