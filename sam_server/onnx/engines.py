@@ -1,0 +1,173 @@
+"""What computes an ONNX file: ONNX Runtime with its execution providers, or OpenVINO on the CPU."""
+
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from sam_server.onnx.metadata import OnnxFileError, command
+
+# Name by which OpenVINO is asked for and reported beside ONNX Runtime's providers: it reads the files itself.
+OPENVINO = "OpenVINO"
+CPU_PROVIDER = "CPUExecutionProvider"
+# Providers that keep arrays in the memory of an NVIDIA GPU.
+GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+
+# ONNX Runtime's severity from which on it logs: 3 is errors. What matters of its warnings is read from the session.
+LOG_SEVERITY = 3
+
+OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
+
+
+class Engine(Protocol):
+    """One loaded file. Threads may share it."""
+
+    @property
+    def name(self) -> str:
+        """What computes, with version."""
+        ...
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers that are bound."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda:0"."""
+        ...
+
+    def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """Every output, in order, as arrays of their own; inputs may come from `run_on_device`."""
+        ...
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
+        """The first output, left where the engine computes, to be an input of another engine of the same kind."""
+        ...
+
+
+class OrtEngine:
+    """A file in ONNX Runtime.
+
+    Args:
+        path: .onnx file.
+        providers: execution providers by preference; the CPU's comes last of itself.
+        threads: processor threads of one call; ONNX Runtime's own choice if None.
+
+    Raises:
+        OnnxFileError: ONNX Runtime cannot read the file.
+    """
+
+    def __init__(self, path: Path, providers: Sequence[str], threads: int | None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = LOG_SEVERITY
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        wanted = [name for name in providers if name != CPU_PROVIDER] + [CPU_PROVIDER]
+        if any(name in GPU_PROVIDERS for name in wanted):
+            # Finds CUDA and cuDNN where they were installed as Python packages.
+            onnxruntime.preload_dlls()
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:  # its classes have no base of their own
+            raise _unreadable(path, error) from error
+        self.providers = tuple(self._session.get_providers())
+        self.device = "cuda:0" if any(name in GPU_PROVIDERS for name in self.providers) else "cpu"
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """See `Engine.run`."""
+        if self.device == "cpu":
+            outputs: list[npt.NDArray[Any]] = self._session.run(None, dict(inputs))
+            return outputs
+        return [value.numpy() for value in self._run_bound(inputs, "cpu")]
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
+        """See `Engine.run_on_device`: an OrtValue on a GPU, else an array."""
+        return self.run(inputs)[0] if self.device == "cpu" else self._run_bound(inputs, "cuda")[0]
+
+    def _run_bound(self, inputs: Mapping[str, Any], device: str) -> list[Any]:
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, device)
+        self._session.run_with_iobinding(binding)
+        values: list[Any] = binding.get_outputs()
+        return values
+
+
+class OpenVinoEngine:
+    """A file in OpenVINO, on the CPU.
+
+    Args:
+        path: .onnx file.
+        precision: in which matrices are multiplied: "bf16", else float32.
+        threads: processor threads of one call; OpenVINO's own choice if None.
+
+    Raises:
+        OnnxFileError: OpenVINO cannot read the file.
+    """
+
+    def __init__(self, path: Path, precision: str, threads: int | None) -> None:
+        import openvino
+
+        config: dict[str, Any] = {
+            # Said even for float32: a processor with bf16 would take that of itself.
+            "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # Encoder and decoder, and other processes, share the processors.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._model = openvino.Core().compile_model(path, "CPU", config)
+        except Exception as error:  # RuntimeError, and what pybind makes of others
+            raise _unreadable(path, error) from error
+        self.providers = (OPENVINO,)
+        self.device = "cpu"
+        self.name = f"openvino {openvino.__version__.split('-')[0]}"
+        self._request = self._model.create_infer_request()
+        # A request holds the memory of one computation, so threads take turns; together they would not be faster.
+        self._turn = threading.Lock()
+
+    def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """See `Engine.run`."""
+        with self._turn:
+            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+            return [np.array(results[index]) for index in range(len(self._model.outputs))]
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
+        """See `Engine.run_on_device`."""
+        return self.run(inputs)[0]
+
+
+def available_providers() -> tuple[str, ...]:
+    """What `load_onnx_sam` takes as providers in this environment."""
+    native = (OPENVINO,) if importlib.util.find_spec("openvino") else ()
+    return (*native, *onnxruntime.get_available_providers())
+
+
+def openvino_has_bf16() -> bool:
+    """Whether OpenVINO is here and the processor multiplies bf16 matrices in hardware."""
+    if OPENVINO not in available_providers():
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _unreadable(path: Path, error: Exception) -> OnnxFileError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return OnnxFileError(f"{path} cannot be loaded ({reason}); write it again with {command(path)}")
