@@ -47,6 +47,8 @@ class Measures:
         equivalent_diameter_area: diameter of the circle of that area.
         perimeter: length of the 4-connected border, as skimage.measure.perimeter; 0 for a single pixel.
         circularity: 4 pi area / perimeter^2, at most 1: the digital perimeter of small discs comes out short.
+        filled_circularity: circularity with the holes filled: what was cut out of a disc, such as a satellite that
+            sits on its droplet, leaves it round.
         eccentricity: of the ellipse with the same second moments, 0 (circle) to 1.
         solidity: area / area of the convex hull.
         orientation: angle of the major axis with the rows, -pi/2 to pi/2, counter-clockwise.
@@ -64,6 +66,7 @@ class Measures:
     equivalent_diameter_area: Column
     perimeter: Column
     circularity: Column
+    filled_circularity: Column
     eccentricity: Column
     solidity: Column
     orientation: Column
@@ -116,7 +119,7 @@ def measure(masks: Iterable[CroppedMask], mean_intensity: Column | None = None) 
 
 def _measure_one(mask: CroppedMask) -> tuple[float, ...]:
     if mask.area == 0:
-        return (0.0, 0.0, 0.0, *[math.nan] * 8, 0.0, 0.0, 0.0)
+        return (0.0, 0.0, 0.0, *[math.nan] * 9, 0.0, 0.0, 0.0)
     pixels = np.ascontiguousarray(mask.pixels).view(np.uint8)
     area = mask.area
     length = perimeter(pixels)
@@ -126,12 +129,26 @@ def _measure_one(mask: CroppedMask) -> tuple[float, ...]:
         area,
         math.sqrt(4 * area / math.pi),
         length,
-        min(1.0, 4 * math.pi * area / length**2) if length > 0 else 1.0,
+        _circularity(area, length),
+        _circularity(*_filled(pixels, area, length)),
         *_ellipse(pixels, area / int((right - left + 1).sum()), mask),
         parts,
         distance,
         float(_touches_edge(mask)),
     )
+
+
+def _circularity(area: float, length: float) -> float:
+    return min(1.0, 4 * math.pi * area / length**2) if length > 0 else 1.0
+
+
+def _filled(pixels: ByteArray, area: int, length: float) -> tuple[int, float]:
+    """Area and perimeter with the holes filled as regionprops fills them: what an 8-connected flood does not reach."""
+    flooded = np.pad(pixels, 1)
+    cv2.floodFill(flooded, None, (0, 0), (2,), flags=8)
+    filled = (flooded != 2)[1:-1, 1:-1]
+    area_filled = int(np.count_nonzero(filled))
+    return (area, length) if area_filled == area else (area_filled, perimeter(filled.view(np.uint8)))
 
 
 def perimeter(pixels: ByteArray) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from sam_server.arrays import BoolArray, IntArray
+from sam_server.arrays import IntArray
 from sam_server.masks import rle
 from sam_server.masks.rle import Rle
 
@@ -62,7 +62,8 @@ def find_reaches(regions: Sequence[Rle], rles: Sequence[Rle]) -> Overlaps:
 def _overlaps(regions: Sequence[Rle], rles: Sequence[Rle], mutual: bool) -> Overlaps:
     packed = [mask.to_coco() for mask in rles]
     packed_regions = packed if mutual else [region.to_coco() for region in regions]
-    areas = np.asarray(coco.area(packed)).astype(np.float64)
+    # One by one: for more than 255 masks pycocotools 2.0.11 overflows a uint8 under NumPy 2.
+    areas = np.array([coco.area(mask) for mask in packed], np.float64)
     left, top, right, bottom = _corners(packed)
     region_left, region_top, region_right, region_bottom = _corners(packed_regions)
     found: list[IntArray] = [np.zeros((3, 0), np.int64)]
@@ -105,19 +106,28 @@ class RunTable:
         """Memory of the table in bytes."""
         return self.start.nbytes + self.end.nbytes + self.mask.nbytes
 
-    def union_area(self, members: BoolArray) -> int:
-        """Pixels on at least one of some masks.
+    def union_areas(self, groups_of: IntArray, groups: int, pixels: int) -> IntArray:
+        """Pixels on at least one mask of each group.
 
         Args:
-            members: (N,) bool, true for these masks.
+            groups_of: (N,) group of each mask, -1 for none.
+            groups: number of groups.
+            pixels: H * W.
+
+        Returns:
+            (groups,) int64.
         """
-        of_members = members[self.mask]
-        start, end = self.start[of_members].astype(np.int64), self.end[of_members].astype(np.int64)
-        if len(start) == 0:
-            return 0
-        # Each run adds what lies behind everything that started before it.
-        covered = np.concatenate([[0], np.maximum.accumulate(end)[:-1]])
-        return int(np.maximum(end - np.maximum(start, covered), 0).sum())
+        group = groups_of[self.mask]
+        order = np.argsort(group, kind="stable")
+        order = order[np.searchsorted(group[order], 0) :]
+        group = group[order]
+        # Each group gets a range of positions of its own, so that one pass over all runs serves every group.
+        start = self.start[order] + group * pixels
+        end = self.end[order] + group * pixels
+        # A run adds what lies behind everything that started before it.
+        covered = np.concatenate([[0], np.maximum.accumulate(end)[:-1]]) if len(end) else end
+        added = np.maximum(end - np.maximum(start, covered), 0)
+        return np.bincount(group, added, groups).astype(np.int64)
 
 
 def make_run_table(rles: Iterable[Rle]) -> RunTable:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from skimage import data as pictures
 from skimage.draw import disk, ellipse
-from skimage.measure import label, regionprops
+from skimage.measure import label, perimeter, regionprops
 
 from sam_server.masks.crop import CroppedMask
 from sam_server.masks.features import mean_colours, pooled_embeddings
@@ -35,6 +35,8 @@ def test_measures_are_those_of_regionprops(mask_strategy: st.SearchStrategy[np.n
     for name in PLAIN:
         # The root of a difference that is zero keeps half of the digits.
         assert found[name] == pytest.approx(getattr(region, name), rel=1e-6, abs=1e-6)
+    filled = 4 * math.pi * region.area_filled / max(perimeter(region.image_filled), 1e-9) ** 2
+    assert found["filled_circularity"] == pytest.approx(min(1, filled), rel=1e-6)
     assert (found["centroid_y"], found["centroid_x"]) == pytest.approx(region.centroid)
     a, b, _, c = region.inertia_tensor.flat
     if math.hypot(a - c, b) > 1e-6:  # else the ellipse is a circle, and has no direction

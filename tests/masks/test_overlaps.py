@@ -38,9 +38,19 @@ def test_reaches_are_the_shared_pixels(scene: list[tuple[int, int, int, int]], o
     assert dict(zip(pairs, found.shared.tolist(), strict=True)) == {pair: n for pair, n in shared.items() if n}
 
 
-@given(scenes, st.lists(st.booleans(), min_size=8, max_size=8))
-def test_union_area(scene: list[tuple[int, int, int, int]], chosen: list[bool]) -> None:
+@given(scenes, st.lists(st.integers(-1, 2), min_size=8, max_size=8))
+def test_union_areas(scene: list[tuple[int, int, int, int]], groups: list[int]) -> None:
     masks = draw(scene)
-    members = np.array(chosen[: len(masks)], np.bool_)
+    groups_of = np.array(groups[: len(masks)], np.int64)
     table = make_run_table(rle.encode_batch(masks))
-    assert table.union_area(members) == masks[members].any(axis=0).sum()
+    expected = [masks[groups_of == group].any(axis=0).sum() for group in range(3)]
+    assert table.union_areas(groups_of, 3, 32 * 34).tolist() == expected
+
+
+def test_more_masks_than_a_byte_counts() -> None:
+    masks = np.zeros((300, 20, 310), np.bool_)
+    for i, mask in enumerate(masks):
+        mask[5:15, i : i + 2] = True
+    found = find_overlaps(rle.encode_batch(masks))
+    np.testing.assert_array_equal(found.second - found.first, np.ones(299))
+    np.testing.assert_array_equal(found.shared, np.full(299, 10))

@@ -1,0 +1,81 @@
+"""Filters and methods under names that a laboratory knows."""
+
+from dataclasses import dataclass
+
+from sam_server.grouping.droplets import MAX_CV, DropletParameters
+from sam_server.grouping.errors import GroupingError
+from sam_server.grouping.filters import Filters
+from sam_server.grouping.hierarchy import HierarchyParameters
+from sam_server.grouping.overlap import OverlapParameters
+from sam_server.grouping.partition import MethodParameters
+from sam_server.grouping.proximity import ProximityParameters
+from sam_server.grouping.shape import ShapeParameters
+from sam_server.grouping.size import SizeParameters
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A documented set of filters and methods.
+
+    Attributes:
+        name: as the caller writes it.
+        summary: what it is for, in a sentence.
+        filters: applied first.
+        methods: parameters of each method.
+    """
+
+    name: str
+    summary: str
+    filters: Filters
+    methods: tuple[MethodParameters, ...]
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "droplets",
+            "Whole, round droplets in one piece (circularity of at least 0.53, holes filled): two size classes,"
+            " satellites on each droplet (at least 80 % within it), aggregates of droplets that overlap.",
+            Filters(
+                drop_touching_edge=True,
+                min_filled_circularity=0.53,
+                max_parts=1,
+                max_picture_share=0.5,
+                max_duplicate_iou=0.7,
+            ),
+            (SizeParameters(max_classes=2, max_cv=MAX_CV), DropletParameters(min_satellite_overlap=0.8)),
+        ),
+        Preset(
+            "cells",
+            "Whole cells or nuclei: size and shape classes, and colonies of cells that lie within half a diameter.",
+            Filters(
+                drop_touching_edge=True, min_solidity=0.8, max_parts=1, max_picture_share=0.25, max_duplicate_iou=0.7
+            ),
+            (SizeParameters(), ShapeParameters(), ProximityParameters()),
+        ),
+        Preset(
+            "parts",
+            "Things and the parts they are made of: whole, part and subpart.",
+            Filters(max_duplicate_iou=0.9),
+            (HierarchyParameters(),),
+        ),
+        Preset(
+            "everything",
+            "All masks but exact doubles: containment, overlap, size and shape.",
+            Filters(max_duplicate_iou=0.95),
+            (HierarchyParameters(), OverlapParameters(), SizeParameters(), ShapeParameters()),
+        ),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        GroupingError: there is none.
+    """
+    if name not in PRESETS:
+        raise GroupingError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}", "preset")
+    return PRESETS[name]
