@@ -111,10 +111,11 @@ VARIANTS: dict[str, SamVariant] = {
             window=8,
             global_blocks=(2, 5),
             image_size=512,
-            embedding_channels=128,
+            patch_size=8,
+            embedding_channels=96,
             mlp_ratio=3.0,
-            stem=(16, 32, 64),
-            decoder_mlp=512,
+            stem=(48, 96),
+            decoder_mlp=384,
         ),
     )
 }

@@ -1,0 +1,127 @@
+"""Train a variant on drawn scenes: `python -m training.train --config training/configs/tiny.json`.
+
+Runs on the CPU (bf16) or on CUDA unchanged; `torchrun --nproc-per-node 2 -m training.train ...` shares a step among
+processes, which on a busy CPU beats two threads. A run that was stopped goes on where its last checkpoint stands.
+"""
+
+import argparse
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from training.config import TrainConfig
+from training.curves import draw_curves
+from training.scene_store import SceneStore, draw_store
+from training.trainer import Rank, Scenes, Trainer, join_processes, make_batch
+
+CHECKPOINT = "last.ckpt"
+LOG = "log.jsonl"
+# Steps between lines of the log.
+LOG_EVERY = 20
+
+
+def run(
+    trainer: Trainer,
+    scenes: Scenes,
+    folder: Path,
+    minutes: float | None = None,
+    save_every: float = 60.0,
+    quiet: bool = False,
+) -> None:
+    """Train from the trainer's step to the end, with log and checkpoints.
+
+    Args:
+        trainer: fresh, or loaded from a checkpoint.
+        scenes: to cut samples from.
+        folder: gets the checkpoint, the log and the curves.
+        minutes: fit the schedule into this time, earlier runs included, in place of the config's steps.
+        save_every: seconds between checkpoints.
+        quiet: no progress bar.
+    """
+    config, rank = trainer.config, trainer.rank
+    folder.mkdir(parents=True, exist_ok=True)
+    started = saved = time.monotonic()
+    before = trainer.seconds
+
+    def progress() -> float:
+        if minutes is None:
+            return trainer.step / config.steps
+        return _agree(max(trainer.seconds / (minutes * 60), trainer.step / config.steps), rank)
+
+    bar = tqdm(total=1.0, disable=quiet or rank.number > 0, bar_format="{l_bar}{bar}| {elapsed} {postfix}")
+    with ThreadPoolExecutor(1) as drawer:
+        now = progress()
+        stage = config.stage_at(now)
+        ahead = drawer.submit(make_batch, scenes, stage, config.seed, trainer.step, rank)
+        while now < 1:
+            samples = ahead.result()
+            ahead = drawer.submit(make_batch, scenes, stage, config.seed, trainer.step + 1, rank)
+            report = trainer.train_step(samples, now)
+            trainer.seconds = before + time.monotonic() - started
+            if rank.number == 0 and trainer.step % LOG_EVERY == 0:
+                line = {"step": trainer.step, "seconds": round(trainer.seconds, 1), "size": samples[0].image.shape[0]}
+                with (folder / LOG).open("a") as log:
+                    log.write(json.dumps(line | {key: round(value, 5) for key, value in asdict(report).items()}) + "\n")
+                bar.n = round(now, 4)
+                bar.set_postfix_str(f"step {trainer.step} loss {report.loss:.3f} chosen {report.chosen_first:.3f}")
+            if rank.number == 0 and time.monotonic() - saved > save_every:
+                trainer.save(folder / CHECKPOINT)
+                saved = time.monotonic()
+            now = progress()
+            if config.stage_at(now) != stage:  # what was drawn ahead has the size of the stage before
+                stage = config.stage_at(now)
+                ahead = drawer.submit(make_batch, scenes, stage, config.seed, trainer.step, rank)
+    bar.close()
+    if rank.number == 0:
+        trainer.save(folder / CHECKPOINT)
+        if (folder / LOG).exists():
+            draw_curves(folder / LOG, folder / "curves.png")
+
+
+def _agree(progress: float, rank: Rank) -> float:
+    """The first process's clock decides for all."""
+    if rank.count == 1:
+        return progress
+    value = torch.tensor([progress], dtype=torch.float64)
+    if torch.cuda.is_available():
+        value = value.cuda()
+    dist.broadcast(value, 0)
+    return float(value)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("training/configs/tiny.json"))
+    parser.add_argument("--out", type=Path, default=Path("build/train"), help="checkpoint, log and curves go here")
+    parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="store of scenes; filled if need be")
+    parser.add_argument("--minutes", type=float, help="fit the schedule into this time instead of the config's steps")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="threads of each process")
+    arguments = parser.parse_args()
+    rank = join_processes()
+    cv2.setNumThreads(1)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    config = TrainConfig.read(arguments.config)
+    if rank.number == 0:
+        draw_store(arguments.scenes, config.scenes)
+    if rank.count > 1:
+        dist.barrier()
+    trainer = Trainer(config, rank, arguments.device)
+    if (arguments.out / CHECKPOINT).exists():
+        trainer.load(arguments.out / CHECKPOINT)
+    run(trainer, SceneStore(arguments.scenes, config.scenes), arguments.out, arguments.minutes)
+    if rank.count > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

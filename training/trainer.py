@@ -1,0 +1,246 @@
+"""The training loop: batches, optimiser, average of weights, checkpoints."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sam_server.network.sam import Sam, build_sam
+from training.config import Stage, TrainConfig
+from training.losses import RoundLoss
+from training.prompting import interactive_rounds
+from training.samples import Sample, make_sample
+from training.scene_canvas import Scene
+
+# Tries to find a scene whose cut shows an object, before the run is stopped.
+SAMPLE_TRIES = 50
+# The average of weights starts short, so that early exports are not those of the first steps.
+EMA_WARMUP = 10
+# Cells of the image embedding, summed over prompts, that are decoded at once.
+CPU_CHUNK_CELLS = 1 << 16
+GPU_CHUNK_CELLS = 1 << 20
+
+
+class Scenes(Protocol):
+    """Where scenes come from: a SceneStore, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Scene: ...
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that train together (torchrun); one alone is (0, 1)."""
+
+    number: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step was like: means over prompts of this process."""
+
+    loss: float
+    chosen_first: float
+    best_first: float
+    chosen_last: float
+    single_last: float
+    rate: float
+
+
+def join_processes() -> Rank:
+    """Join the processes that torchrun started; (0, 1) without torchrun."""
+    if "WORLD_SIZE" not in os.environ:
+        return Rank()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Rank(dist.get_rank(), dist.get_world_size())
+
+
+def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -> list[Sample]:
+    """This process's samples of one step: a function of seed, step and rank alone, so that a resumed run repeats it."""
+    rng = np.random.default_rng([seed, step, rank.number])
+    samples: list[Sample] = []
+    for _ in range(SAMPLE_TRIES * stage.batch):
+        if len(samples) == max(1, stage.batch // rank.count):
+            return samples
+        sample = make_sample(scenes[int(rng.integers(len(scenes)))], stage.size, stage.masks, rng)
+        if sample is not None:
+            samples.append(sample)
+    raise ValueError("scenes show no objects that could be trained on")
+
+
+def to_tensors(samples: Sequence[Sample], sam: Sam, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Normalised pictures (B, 3, S, S) and targets (B, P, S / 2, S / 2), both float32."""
+    mean = torch.tensor(sam.variant.pixel_mean, device=device).reshape(1, 3, 1, 1)
+    std = torch.tensor(sam.variant.pixel_std, device=device).reshape(1, 3, 1, 1)
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
+    targets = torch.from_numpy(np.stack([sample.targets for sample in samples])).to(device)
+    return (images.permute(0, 3, 1, 2).float() - mean) / std, targets.float() / 255
+
+
+def fit_targets(targets: Tensor, side: int) -> Tensor:
+    """(B, P, L, L) coverage at the low-res masks' own side."""
+    return targets if targets.shape[-1] == side else nn.functional.interpolate(targets, (side, side), mode="area")
+
+
+def _report(done: Sequence[Sequence[RoundLoss]], rate: float) -> StepReport:
+    first = [rounds[0] for rounds in done]
+    last = [rounds[-1] for rounds in done]
+
+    def mean(values: Sequence[Tensor]) -> float:
+        return float(torch.cat(list(values)).mean())
+
+    def chosen(item: RoundLoss) -> Tensor:
+        return item.iou[:, 1:].gather(1, item.predicted[:, 1:].argmax(1, keepdim=True))
+
+    return StepReport(
+        loss=mean([item.loss.detach()[None] for rounds in done for item in rounds]),
+        chosen_first=mean([chosen(item) for item in first]),
+        best_first=mean([item.iou[:, 1:].max(1).values for item in first]),
+        chosen_last=mean([chosen(item) for item in last]),
+        single_last=mean([item.iou[:, 0] for item in last]),
+        rate=rate,
+    )
+
+
+class Trainer:
+    """One run: weights, optimiser and average of weights after `step` steps."""
+
+    def __init__(self, config: TrainConfig, rank: Rank | None = None, device: str = "cpu") -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.rank = rank or Rank()
+        self.device = torch.device(device)
+        self.chunk_cells = CPU_CHUNK_CELLS if self.device.type == "cpu" else GPU_CHUNK_CELLS
+        self.sam = build_sam(config.variant).to(self.device)
+        self.average = {key: value.clone() for key, value in self.sam.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(_groups(self.sam, config.weight_decay), lr=0.0, betas=(0.9, 0.98))
+        self.step = 0
+        self.seconds = 0.0
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at a share of the run: linear warm-up, then half a cosine."""
+        config = self.config
+        if progress < config.warmup:
+            return config.learning_rate * max(progress / config.warmup, 1e-3)
+        rest = (progress - config.warmup) / (1 - config.warmup)
+        fall = 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+        return config.learning_rate * (config.final_rate + (1 - config.final_rate) * fall)
+
+    def train_step(self, samples: Sequence[Sample], progress: float) -> StepReport:
+        """One step of the optimiser on this process's samples."""
+        config, stage = self.config, self.config.stage_at(progress)
+        rng = np.random.default_rng([config.seed, self.step, self.rank.number, 1])
+        images, targets = to_tensors(samples, self.sam, self.device)
+        balanced = config.balanced * max(0.0, 1 - progress / config.balanced_until)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            embeddings = self.sam.image_encoder(images).to(torch.bfloat16)
+        done = self._decode_and_backward(embeddings, targets, stage, balanced, rng)
+        self._share_gradients()
+        nn.utils.clip_grad_norm_(self.sam.parameters(), config.gradient_clip)
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return _report(done, self.rate(progress))
+
+    def _decode_and_backward(
+        self, embeddings: Tensor, targets: Tensor, stage: Stage, balanced: float, rng: np.random.Generator
+    ) -> list[list[RoundLoss]]:
+        """Losses of all rounds of all chunks of prompts; gradients are left in the parameters.
+
+        Each chunk is decoded and goes backward before the next: what a few prompts need stays in the cache.
+        """
+        side = embeddings.shape[-1]
+        rows = max(1, self.chunk_cells // side**2)
+        fitted = fit_targets(targets, 4 * side)
+        leaf = embeddings.detach().requires_grad_()
+        done = []
+        for picture in range(len(leaf)) if rows < stage.masks else range(1):
+            pictures = slice(picture, picture + 1) if rows < stage.masks else slice(None)
+            for part in fitted[pictures].split(rows, dim=1):
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    found = interactive_rounds(self.sam, leaf[pictures], part, stage.size, stage.rounds, balanced, rng)
+                    share = part.shape[0] * part.shape[1] / (fitted.shape[0] * fitted.shape[1])
+                    loss = torch.stack([item.loss for item in found]).mean() * share
+                loss.backward()
+                done.append(found)
+        embeddings.backward(leaf.grad)
+        return done
+
+    def _share_gradients(self) -> None:
+        if self.rank.count == 1:
+            return
+        parameters = [parameter for parameter in self.sam.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+        dist.all_reduce(flat)
+        flat /= self.rank.count
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.reshape(parameter.shape)
+
+    def _update_average(self) -> None:
+        keep = min(self.config.ema, (self.step + 1) / (self.step + EMA_WARMUP))
+        with torch.no_grad():
+            for key, value in self.sam.state_dict().items():
+                self.average[key].lerp_(value, 1 - keep)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which the run goes on; it appears under its name when complete."""
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            {
+                "config": self.config.to_json(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "weights": self.sam.state_dict(),
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+            },
+            part,
+        )
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it was written by a run with another config.
+        """
+        state = read_checkpoint(path)
+        if TrainConfig.from_json(state["config"]) != self.config:
+            raise ValueError(f"{path} was written by a run with another config: start a new run in another folder")
+        self.sam.load_state_dict(state["weights"])
+        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        torch.set_rng_state(state["torch_rng"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _groups(sam: Sam, decay: float) -> list[dict[str, Any]]:
+    """Parameters with weight decay (matrices and kernels) and without (the rest)."""
+    matrices, rest = [], []
+    for name, parameter in sam.named_parameters():
+        plain = parameter.ndim < 2 or "token" in name or "embed." in name or "point_embeddings" in name
+        (rest if plain else matrices).append(parameter)
+    return [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
