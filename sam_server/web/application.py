@@ -7,7 +7,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from sam_server import __version__
-from sam_server.web import docs, generate, hooks, info, jobs, problems, segment, sessions
+from sam_server.web import docs, generate, group, hooks, info, jobs, problems, segment, sessions
 from sam_server.web.reading import FIELD_BYTES, InMemoryRequest, body_limit
 from sam_server.web.schemas import ProblemOut
 from sam_server.web.state import EXTENSION, Server
@@ -36,7 +36,7 @@ def make_app(server: Server) -> OpenAPI:
     app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES
     hooks.register(app)
     problems.register(app)
-    for room in (info, sessions, segment, generate, jobs):
+    for room in (info, sessions, segment, generate, group, jobs):
         app.register_api(room.blueprint)
     app.register_blueprint(docs.blueprint)
     return app

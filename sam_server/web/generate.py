@@ -1,16 +1,13 @@
 """POST /generate_masks: every mask of a picture."""
 
-from typing import Any
-
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
-from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.web.answers import json_answer
 from sam_server.web.hooks import timed
 from sam_server.web.jobs import run_job
-from sam_server.web.mask_sets import FORMAT_OF_MODE, KeptMaskSet, generate_work, mask_set_fields
+from sam_server.web.mask_sets import FORMAT_OF_MODE, KeptMaskSet, generate_work, mask_set_fields, search_parameters
 from sam_server.web.openapi import body, responses
 from sam_server.web.pictures import session_of
 from sam_server.web.problems import Problem
@@ -19,9 +16,6 @@ from sam_server.web.schemas import GenerateIn, JobOut, MaskSetOut
 from sam_server.web.state import server
 
 blueprint = APIBlueprint("generate", __name__, abp_tags=[Tag(name="mask sets", description="every mask of a picture")])
-
-# Fields of a request that are no parameters of the search.
-_OTHER_FIELDS = frozenset({"session_id", "image", "mask_format", "output_mode"})
 
 
 @blueprint.post(
@@ -39,7 +33,7 @@ def generate_masks() -> Response:
     model = state.model()
     if fields.output_mode is not None and fields.mask_format is not None:
         raise Problem(422, "invalid_field", "give either mask_format or output_mode, not both", field="output_mode")
-    parameters = AutomaticParameters.from_values(search_values(fields), model.report.performance_mode)
+    parameters = search_parameters(fields, model.report.performance_mode)
     session = session_of(fields.session_id, source)
     with timed("mask"):
         job = run_job("generate_masks", generate_work(state, session, parameters))
@@ -50,8 +44,3 @@ def generate_masks() -> Response:
     mode = fields.output_mode
     mask_format = fields.mask_format or ("rle" if mode is None else FORMAT_OF_MODE.get(mode, "rle"))
     return json_answer(mask_set_fields(session, job.result["mask_set_id"], kept, mask_format, mode))
-
-
-def search_values(fields: GenerateIn) -> dict[str, Any]:
-    """The parameters of the search that a request sets."""
-    return {name: getattr(fields, name) for name in fields.model_fields_set - _OTHER_FIELDS}

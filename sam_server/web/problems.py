@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from sam_server.automatic.parameters import ParameterError
+from sam_server.grouping.errors import GroupingError
 from sam_server.images import ImageError
 from sam_server.jobs.gate import GateBusyError
 from sam_server.jobs.queue import QueueFullError, UnknownJobError
@@ -188,6 +189,7 @@ _KNOWN: dict[type[Exception], Callable[[Any], Problem]] = {
     SessionError: from_session,
     UnknownJobError: from_job,
     ParameterError: lambda error: Problem(422, "invalid_parameter", str(error), field=error.field),
+    GroupingError: lambda error: Problem(422, "invalid_grouping", str(error), field=error.field),
     MaskSetError: lambda error: Problem(422, "too_many_masks", str(error)),
     GateBusyError: lambda error: busy("busy", str(error), error.retry_after),
     QueueFullError: lambda error: busy("too_many_jobs", str(error), JOB_RETRY_AFTER),

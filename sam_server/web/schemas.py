@@ -62,14 +62,9 @@ class SegmentIn(PromptIn):
     mask_format: MaskFormat = Field("rle", description="how `segmentation` is written")
 
 
-class GenerateIn(In):
-    """Automatic masks of a session's picture, or of one sent along. Parameters as in SamAutomaticMaskGenerator."""
+class SearchIn(In):
+    """How to find every mask: the parameters of SamAutomaticMaskGenerator, and tiles for large pictures."""
 
-    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset({"session_id", "image", "mask_format", "output_mode"})
-
-    session_id: StrictStr | None = Field(None, description="of POST /sessions or of an earlier answer")
-    image: StrictStr | None = Field(None, description="the picture's file as base64 or as a data URL")
-    mask_format: MaskFormat | None = Field(None, description="how `segmentation` is written; rle if left out")
     points_per_side: StrictInt | None = Field(None, description="points along one side of the grid: 32")
     points_per_batch: StrictInt | None = Field(None, description="most points in one call of the model: 64")
     pred_iou_thresh: Number | None = Field(None, description="least predicted IoU: 0.88")
@@ -86,12 +81,22 @@ class GenerateIn(In):
     min_mask_region_area: StrictInt | None = Field(
         None, description="smaller holes and islands are removed, in pixels: 0"
     )
+    tile_size: StrictInt | None = Field(None, description="search larger pictures in square tiles, in pixels")
+    tile_overlap: StrictInt | None = Field(None, description="overlap of tiles in pixels: a quarter of tile_size")
+
+
+class GenerateIn(SearchIn):
+    """Automatic masks of a session's picture, or of one sent along."""
+
+    TEXT_FIELDS: ClassVar[frozenset[str]] = frozenset({"session_id", "image", "mask_format", "output_mode"})
+
+    session_id: StrictStr | None = Field(None, description="of POST /sessions or of an earlier answer")
+    image: StrictStr | None = Field(None, description="the picture's file as base64 or as a data URL")
+    mask_format: MaskFormat | None = Field(None, description="how `segmentation` is written; rle if left out")
     output_mode: OutputMode | None = Field(
         None,
         description="in place of mask_format: coco_rle (rle), binary_mask (png), uncompressed_rle (list of counts)",
     )
-    tile_size: StrictInt | None = Field(None, description="search larger pictures in square tiles, in pixels")
-    tile_overlap: StrictInt | None = Field(None, description="overlap of tiles in pixels: a quarter of tile_size")
 
 
 class SessionPath(BaseModel):
