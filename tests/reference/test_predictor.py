@@ -1,15 +1,17 @@
 """`SamPredictor.predict` of segment-anything 1.0 and our Predictor answer alike on photographs of several shapes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from pytorch_sam_wrapper import PyTorchSam
+from sam_server.checkpoints.load import load_state_dict
 from sam_server.network.sam import load_sam
-from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.network.variants import SamVariant
 from sam_server.predictor import Prediction, Predictor
 from sam_server.prompts import make_prompt
 from tests.reference.comparing import assert_close, assert_equal
@@ -18,25 +20,40 @@ from tests.reference.reference_models import Answer, SamPredictor, ask, referenc
 
 PICTURES = photographs()
 
+# Small dimensions: the coordinates, sizes and masks of the official variants for a hundredth of their work.
+SMALL = SamVariant(
+    "small",
+    width=32,
+    depth=2,
+    heads=2,
+    window=7,
+    global_blocks=(1,),
+    patch_size=32,
+    embedding_channels=64,
+    decoder_mlp=128,
+)
+
 Same = Callable[[Prediction, Answer], None]
 
 
-def predictors(variant: SamVariant, plain: bool) -> tuple[SamPredictor, Predictor]:
-    """The reference and ours with the same random weights."""
-    reference = reference_sam(variant)
+def predictors(
+    variant: SamVariant, plain: bool, weights: Mapping[str, torch.Tensor] | None = None
+) -> tuple[SamPredictor, Predictor]:
+    """The reference and ours with the same weights, which are random if None."""
+    reference = reference_sam(variant, weights)
     sam = load_sam(variant, reference.state_dict())
     return SamPredictor(reference), Predictor(PyTorchSam(sam, torch.device("cpu"), "fp32", plain=plain))
 
 
 @pytest.fixture(scope="module", params=["plain", "fast"])
-def tiny(request: pytest.FixtureRequest) -> tuple[SamPredictor, Predictor, Same]:
+def small(request: pytest.FixtureRequest) -> tuple[SamPredictor, Predictor, Same]:
     plain = request.param == "plain"
-    return *predictors(VARIANTS["tiny"], plain), assert_equal if plain else assert_close
+    return *predictors(SMALL, plain), assert_equal if plain else assert_close
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_every_kind_of_prompt(tiny: tuple[SamPredictor, Predictor, Same], name: str) -> None:
-    reference, ours, assert_same = tiny
+def test_every_kind_of_prompt(small: tuple[SamPredictor, Predictor, Same], name: str) -> None:
+    reference, ours, assert_same = small
     pairs = 0
     for found, expected in answers(reference, ours, PICTURES[name]):
         assert_same(found, expected)
@@ -45,8 +62,8 @@ def test_every_kind_of_prompt(tiny: tuple[SamPredictor, Predictor, Same], name: 
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_clicks_that_continue_from_the_logits_before(tiny: tuple[SamPredictor, Predictor, Same], name: str) -> None:
-    reference, ours, assert_same = tiny
+def test_clicks_that_continue_from_the_logits_before(small: tuple[SamPredictor, Predictor, Same], name: str) -> None:
+    reference, ours, assert_same = small
     pixels = PICTURES[name]
     height, width = pixels.shape[:2]
     clicks = np.array([[0.5, 0.5], [0.3, 0.6], [0.8, 0.2], [0.6, 0.7]]) * [width, height]
@@ -66,18 +83,18 @@ def test_clicks_that_continue_from_the_logits_before(tiny: tuple[SamPredictor, P
         own, theirs = found.logits[best], expected.low_res[best]
 
 
-def test_prompts_differ_in_their_answers(tiny: tuple[SamPredictor, Predictor, Same]) -> None:
+def test_prompts_differ_in_their_answers(small: tuple[SamPredictor, Predictor, Same]) -> None:
     """Random weights that ignored the prompt would make the comparisons above say little."""
-    reference, ours, _ = tiny
+    reference, ours, _ = small
     found = [found.logits for found, _ in answers(reference, ours, PICTURES["odd"]) if len(found.logits) == 3]
     for index, logits in enumerate(found):
         for other in found[:index]:
             assert np.abs(logits - other).max() > 1e-2 * np.abs(logits).max()
 
 
-def test_many_prompts_in_one_call(tiny: tuple[SamPredictor, Predictor, Same]) -> None:
+def test_many_prompts_in_one_call(small: tuple[SamPredictor, Predictor, Same]) -> None:
     """Prompts decoded together equal those that the reference decodes one by one."""
-    reference, ours, _ = tiny
+    reference, ours, _ = small
     pixels = PICTURES["landscape"]
     reference.set_image(pixels)
     points = [make_prompt([[30 * index, 20 * index]]) for index in range(1, 11)]
@@ -90,13 +107,22 @@ def test_many_prompts_in_one_call(tiny: tuple[SamPredictor, Predictor, Same]) ->
 
 def test_other_threshold_mean_and_spread() -> None:
     """The model's own mask threshold and pixel statistics are used, not those of the official checkpoints."""
-    variant = replace(
-        VARIANTS["tiny"], mask_threshold=0.1, pixel_mean=(100.0, 110.0, 120.0), pixel_std=(40.0, 50.0, 60.0)
-    )
+    variant = replace(SMALL, mask_threshold=0.1, pixel_mean=(100.0, 110.0, 120.0), pixel_std=(40.0, 50.0, 60.0))
     reference, ours = predictors(variant, plain=True)
     for found, expected in answers(reference, ours, PICTURES["odd"]):
         assert_equal(found, expected)
         assert (found.masks != (expected.logits > 0)).any()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_trained_weights(plain: bool) -> None:
+    """The model that ships with the project, in the reference's own prompt encoder and mask decoder."""
+    checkpoint = Path("model/tiny/sam_tiny.safetensors")
+    variant = SamVariant.from_json(checkpoint.with_name("config.json").read_text())
+    reference, ours = predictors(variant, plain, load_state_dict(checkpoint))
+    for name in ("landscape", "grey"):
+        for found, expected in answers(reference, ours, PICTURES[name]):
+            (assert_equal if plain else assert_close)(found, expected)
 
 
 def answers(reference: SamPredictor, ours: Predictor, pixels: np.ndarray) -> Iterator[tuple[Prediction, Answer]]:
