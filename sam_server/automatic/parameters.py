@@ -97,7 +97,8 @@ class AutomaticParameters:
         """Parameters from what a caller set, where performance mode changes the defaults of the rest.
 
         Args:
-            values: names and values that the caller set; what is missing keeps its default.
+            values: names and values that the caller set; what is missing keeps its default. point_grids alone take
+                the place of points_per_side.
             performance_mode: take PERFORMANCE_DEFAULTS for what is missing, and at most one layer of crops.
 
         Raises:
@@ -107,12 +108,11 @@ class AutomaticParameters:
         for name in values:
             if name not in names:
                 raise ParameterError(name, f"is no parameter; known are {', '.join(names)}")
+        if values.get("point_grids") is not None:
+            values = {"points_per_side": None, **values}
         if not performance_mode:
             return cls(**values)
-        chosen = {**PERFORMANCE_DEFAULTS, **values}
-        if values.get("point_grids") is not None and "points_per_side" not in values:
-            del chosen["points_per_side"]
-        parameters = cls(**chosen)
+        parameters = cls(**{**PERFORMANCE_DEFAULTS, **values})
         return replace(parameters, crop_n_layers=min(parameters.crop_n_layers, PERFORMANCE_MAX_CROP_LAYERS))
 
     def grids(self) -> tuple[Grid, ...]:
