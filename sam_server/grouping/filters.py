@@ -12,8 +12,10 @@ from sam_server.masks.measured_set import MeasuredSet
 
 _SHARES = (
     *("max_picture_share", "min_circularity", "min_filled_circularity", "min_solidity", "max_eccentricity"),
-    *("min_predicted_iou", "min_stability_score", "max_duplicate_iou"),
+    *("min_predicted_iou", "min_stability_score", "max_duplicate_iou", "max_nested_ratio"),
 )
+# Share of a mask within another's hull from which it is nested.
+_NESTED = 0.8
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Filters:
     """What is removed; None or false leaves a filter out. Lengths and areas are in the unit of the scale.
 
     Attributes:
+        min_pixels: area in pixels, whatever the scale: specks are too small to measure.
         min_area, max_area: of the mask.
         min_diameter, max_diameter: equivalent diameter.
         max_picture_share: area / area of the picture, 0 to 1; removes backgrounds.
@@ -31,8 +34,12 @@ class Filters:
         min_mean_intensity, max_mean_intensity: brightness, 0 to 255.
         min_predicted_iou, min_stability_score: 0 to 1.
         max_duplicate_iou: of two masks with a higher IoU the one with the lower predicted IoU is removed, 0 to 1.
+        max_nested_ratio: of two masks the one that lies within the other's convex hull (at least 80 % of it) is
+            removed if it has more than this share of the hull's area, 0 to 1: the inner edge of a rim, a face on a
+            coin. What is smaller, such as a satellite, stays.
     """
 
+    min_pixels: int | None = None
     min_area: float | None = None
     max_area: float | None = None
     min_diameter: float | None = None
@@ -50,12 +57,14 @@ class Filters:
     min_predicted_iou: float | None = None
     min_stability_score: float | None = None
     max_duplicate_iou: float | None = None
+    max_nested_ratio: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_area", "max_area", "min_diameter", "max_diameter", "max_parts_distance"):
             check_range(f"filters.{name}", getattr(self, name), 0)
         for name in _SHARES:
             check_range(f"filters.{name}", getattr(self, name), 0, 1)
+        check_range("filters.min_pixels", self.min_pixels, 0)
         check_range("filters.max_parts", self.max_parts, 1)
         check_range("filters.min_mean_intensity", self.min_mean_intensity, 0, 255)
         check_range("filters.max_mean_intensity", self.max_mean_intensity, 0, 255)
@@ -91,10 +100,12 @@ def apply_filters(measured: MeasuredSet, filters: Filters, scale: Scale) -> tupl
         gone = left & ~passes
         removed.append(Removed(name, tuple(sorted(everything.index[gone].tolist()))))
         left &= passes
-    if filters.max_duplicate_iou is not None:
-        gone = _duplicates(everything, left, filters.max_duplicate_iou)
-        removed.append(Removed("max_duplicate_iou", tuple(sorted(everything.index[gone].tolist()))))
-        left &= ~gone
+    for name, find in (("max_duplicate_iou", _duplicates), ("max_nested_ratio", _nested)):
+        limit = getattr(filters, name)
+        if limit is not None:
+            gone = find(everything, left, limit)
+            removed.append(Removed(name, tuple(sorted(everything.index[gone].tolist()))))
+            left &= ~gone
     counted = tuple(entry for entry in removed if entry.filter != "empty" or entry.count)
     return select(measured, everything.index[left], scale), counted
 
@@ -106,6 +117,7 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
     height, width = selection.source.masks.size
     yield "empty", measures.area > 0
     bounds = [
+        ("min_pixels", selection.pixels),
         ("min_area", measures.area),
         ("max_area", measures.area),
         ("min_diameter", measures.equivalent_diameter_area),
@@ -146,6 +158,21 @@ def _duplicates(selection: Selection, left: BoolArray, max_iou: float) -> BoolAr
     for row in _by_score(selection):
         if left[row] and not gone[row]:
             gone[[other for other in neighbours.get(row, ()) if left[other]]] = True
+    return gone
+
+
+def _nested(selection: Selection, left: BoolArray, max_ratio: float) -> BoolArray:
+    """Masks that fill more than max_ratio of the hull of a larger mask that stays, the largest first."""
+    pairs, areas = selection.hull_overlaps, selection.pixels
+    hulls = areas / np.maximum(selection.measures.solidity, 1e-9)
+    # The selection is sorted by area: a larger mask has a lower number.
+    within = (pairs.shared >= _NESTED * areas[pairs.second]) & (pairs.first < pairs.second)
+    within &= areas[pairs.second] > max_ratio * hulls[pairs.first]
+    outer, inner = pairs.first[within], pairs.second[within]
+    gone = np.zeros(len(selection), np.bool_)
+    for row in np.argsort(outer, kind="stable"):
+        if left[outer[row]] and left[inner[row]] and not gone[outer[row]]:
+            gone[inner[row]] = True
     return gone
 
 

@@ -1,7 +1,7 @@
 """Filter, group and describe the masks of a measured set."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from sam_server.grouping.errors import GroupingError
 from sam_server.grouping.filters import Filters, Removed, apply_filters
 from sam_server.grouping.partition import MethodParameters
 from sam_server.grouping.registry import method_of
-from sam_server.grouping.selection import Scale, Selection
+from sam_server.grouping.selection import Scale, Selection, select
 from sam_server.grouping.statistics import Statistics, describe, histogram_edges
 from sam_server.masks.measured_set import MeasuredSet
 from sam_server.masks.measures import Measures
@@ -150,3 +150,38 @@ def _group(
         for name, masks, entry in zip(partition.names, members, statistics, strict=True)
     )
     return Grouping(method.name, parameters, groups, dict(partition.details))
+
+
+def restrict(measured: MeasuredSet, result: GroupResult, masks: Sequence[int]) -> GroupResult:
+    """The same groups with only some of their masks, described anew.
+
+    Args:
+        measured: what was grouped.
+        result: its groups.
+        masks: numbers of the masks that stay; those that are not kept are left out.
+    """
+    wanted = np.intersect1d(np.asarray(result.kept, np.int64), np.asarray(masks, np.int64))
+    selection = select(measured, wanted, result.scale)
+    edges = np.array(result.histogram_edges)
+    (total,) = describe(selection, np.zeros(len(selection), np.int64), 1, edges)
+    rows = np.searchsorted(np.asarray(result.kept, np.int64), wanted)
+    return replace(
+        result,
+        kept=tuple(wanted.tolist()),
+        measures=result.measures[rows],
+        groupings=tuple(_restrict(selection, grouping, edges) for grouping in result.groupings),
+        total=total,
+    )
+
+
+def _restrict(selection: Selection, grouping: Grouping, edges: np.ndarray[Any, np.dtype[np.float64]]) -> Grouping:
+    group_of = grouping.group_of()
+    labels = np.array([group_of[mask] for mask in selection.index.tolist()], np.int64)
+    left = set(selection.index.tolist())
+    groups = tuple(
+        Group(group.name, tuple(mask for mask in group.masks if mask in left), statistics)
+        for group, statistics in zip(
+            grouping.groups, describe(selection, labels, len(grouping.groups), edges), strict=True
+        )
+    )
+    return replace(grouping, groups=groups)

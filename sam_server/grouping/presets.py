@@ -12,6 +12,9 @@ from sam_server.grouping.proximity import ProximityParameters
 from sam_server.grouping.shape import ShapeParameters
 from sam_server.grouping.size import SizeParameters
 
+# A disc of five pixels across: below it neither size nor shape means much.
+MIN_PIXELS = 20
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -35,14 +38,16 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "droplets",
-            "Whole, round droplets in one piece (circularity of at least 0.53, holes filled): two size classes,"
-            " satellites on each droplet (at least 80 % within it), aggregates of droplets that overlap.",
+            "Whole, round droplets in one piece (circularity of at least 0.53, holes filled), each once: two size"
+            " classes, satellites on each droplet (at least 80 % within it), aggregates of droplets that overlap.",
             Filters(
                 drop_touching_edge=True,
                 min_filled_circularity=0.53,
                 max_parts=1,
                 max_picture_share=0.5,
                 max_duplicate_iou=0.7,
+                max_nested_ratio=0.35,
+                min_pixels=MIN_PIXELS,
             ),
             (SizeParameters(max_classes=2, max_cv=MAX_CV), DropletParameters(min_satellite_overlap=0.8)),
         ),
@@ -50,7 +55,12 @@ PRESETS: dict[str, Preset] = {
             "cells",
             "Whole cells or nuclei: size and shape classes, and colonies of cells that lie within half a diameter.",
             Filters(
-                drop_touching_edge=True, min_solidity=0.8, max_parts=1, max_picture_share=0.25, max_duplicate_iou=0.7
+                min_pixels=MIN_PIXELS,
+                drop_touching_edge=True,
+                min_solidity=0.8,
+                max_parts=1,
+                max_picture_share=0.25,
+                max_duplicate_iou=0.7,
             ),
             (SizeParameters(), ShapeParameters(), ProximityParameters()),
         ),

@@ -197,6 +197,7 @@ def test_satellites_and_aggregates(set_of_masks: MakeSet) -> None:
 
 
 FILTERED = [
+    (Filters(min_pixels=100), "min_pixels", {1}),
     (Filters(min_area=100), "min_area", {1}),
     (Filters(max_area=1000), "max_area", {0, 2, 3}),
     (Filters(min_diameter=12), "min_diameter", {1}),
@@ -214,10 +215,14 @@ FILTERED = [
     (Filters(min_predicted_iou=0.5), "min_predicted_iou", {2}),
     (Filters(min_stability_score=0.5), "min_stability_score", {1}),
     (Filters(max_duplicate_iou=0.5), "max_duplicate_iou", {2}),
+    (Filters(max_nested_ratio=0.5), "max_nested_ratio", {2}),
+    (Filters(max_nested_ratio=0.95), "max_nested_ratio", set()),
 ]
 
 
-@pytest.mark.parametrize(("filters", "name", "gone"), FILTERED, ids=[name for _, name, _ in FILTERED])
+@pytest.mark.parametrize(
+    ("filters", "name", "gone"), FILTERED, ids=[f"{name} {len(gone)}" for _, name, gone in FILTERED]
+)
 def test_filters_count_what_they_remove(set_of_masks: MakeSet, filters: Filters, name: str, gone: set[int]) -> None:
     masks = [
         disc(40, 40, 19),
@@ -234,6 +239,15 @@ def test_filters_count_what_they_remove(set_of_masks: MakeSet, filters: Filters,
     result = group_masks(measure_set(replace(stored, records=tuple(records), colours=grey)), filters=filters)
     assert [(entry.filter, set(entry.masks), entry.count) for entry in result.removed] == [(name, gone, len(gone))]
     assert set(result.kept) == set(range(5)) - gone
+
+
+def test_nested_masks_go_and_satellites_stay(set_of_masks: MakeSet) -> None:
+    masks = [disc(40, 40, 30), disc(40, 40, 22), disc(40, 40, 20), disc(45, 45, 6), disc(120, 40, 22)]
+    measured = measure_set(set_of_masks(masks))
+    assert group_masks(measured, filters=Filters(max_nested_ratio=0.35)).kept == (0, 3, 4)
+    # What another filter took away hides nothing.
+    alone = group_masks(measured, filters=Filters(max_diameter=50, max_nested_ratio=0.35))
+    assert alone.kept == (1, 3, 4)
 
 
 def test_filters_act_in_turn_and_in_real_units(set_of_masks: MakeSet) -> None:
