@@ -117,11 +117,14 @@ def interactive_rounds(
 ) -> list[RoundLoss]:
     """Prompt, decode and correct.
 
+    Pictures smaller than the variant's are taken for a window of a picture of full size, at a random place: so the
+    positions that the decoder learns are those that it will meet.
+
     Args:
         sam: prompt encoder and mask decoder are run; the image encoder has run already.
         embeddings: (B, C, E, E) image embeddings.
         targets: (B, P, L, L) float32 coverage in [0, 1], L = 4E.
-        image_size: side of the pictures, in pixels; may differ from the variant's.
+        image_size: side of the pictures, in pixels.
         rounds: prompts a mask: the first and the corrections.
         balanced: weight of the balanced cross-entropy.
         rng: draws the prompts.
@@ -135,15 +138,19 @@ def interactive_rounds(
     stride = image_size / truth.shape[-1]
     dtype = embeddings.dtype
     size = embeddings.shape[-1]
-    pe = sam.prompt_encoder.dense_pe(size).flatten(2).transpose(1, 2).to(dtype)
+    frame = max(image_size, sam.variant.image_size)
+    left, top = (int(offset) for offset in rng.integers(0, frame * size // image_size - size + 1, 2))
+    pe = sam.prompt_encoder.dense_pe(frame * size // image_size)[..., top : top + size, left : left + size]
+    pe = pe.flatten(2).transpose(1, 2).to(dtype)
+    shift = np.array([left, top], np.float32) * (image_size // size) - 0.5
     pictures = embeddings.flatten(2).transpose(1, 2)  # (B, E * E, C)
     clicks = first_prompts(numbers, stride, rng)
     mask_input: Tensor | None = None
     done: list[RoundLoss] = []
     for number in range(rounds):
-        coords = torch.from_numpy(clicks.coords - 0.5).to(truth.device)
+        coords = torch.from_numpy(clicks.coords + shift).to(truth.device)
         labels = torch.from_numpy(clicks.labels).to(truth.device)
-        sparse = sam.prompt_encoder.embed_points(coords, labels, image_size).to(dtype)
+        sparse = sam.prompt_encoder.embed_points(coords, labels, frame).to(dtype)
         if mask_input is None:
             dense = sam.prompt_encoder.no_mask().flatten(2).transpose(1, 2)
         else:

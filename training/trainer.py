@@ -175,7 +175,8 @@ class Trainer:
                     loss = torch.stack([item.loss for item in found]).mean() * share
                 loss.backward()
                 done.append(found)
-        embeddings.backward(leaf.grad)
+        if embeddings.requires_grad:
+            embeddings.backward(leaf.grad)
         return done
 
     def _share_gradients(self) -> None:

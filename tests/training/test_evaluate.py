@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from training.coins import COINS, coin_masks, coins_image
+from training.evaluate import main
+from training.export import export
+from training.protocol import Measured, count_matches, iou, photographs
+from training.report import calibration, correlation, rows, table
+from training.trainer import Trainer
+
+
+def test_evaluation_runs_on_a_small_set(small_config, tmp_path, monkeypatch, capsys):
+    export(Trainer(small_config).average, small_config.variant, tmp_path, "small.safetensors")
+    out = tmp_path / "figures"
+    arguments = ["--checkpoint", str(tmp_path / "small.safetensors"), "--kinds", "coins", "letters", "--scenes", "1"]
+    monkeypatch.setattr("sys.argv", ["evaluate", *arguments, "--out", str(out)])
+    main()
+    printed = capsys.readouterr().out
+    assert "2 held-out scenes" in printed
+    assert "correlation of predicted and real IoU" in printed
+    assert "of 24 by one click" in printed
+    lines = json.loads((out / "evaluation.json").read_text())
+    assert [line["kind"] for line in lines] == ["coins", "letters", "all", "coins photograph"]
+    assert all(0 <= value <= 1 for line in lines for value in line["values"].values())
+    assert (out / "evaluation.png").stat().st_size > 5000
+
+
+def measured(kind: str, real: list[float], predicted: list[float]) -> Measured:
+    numbers = np.array(predicted, np.float32), np.array(real, np.float32)
+    chosen = real[int(np.argmax(predicted))]
+    return Measured(kind, 100, chosen, max(real), 0.5, 0.7, 0.6, *numbers)
+
+
+class TestReport:
+    def test_table(self):
+        items = [measured("a", [0.2, 0.9, 0.4], [0.1, 0.8, 0.5]), measured("b", [0.5, 0.3, 0.1], [0.2, 0.6, 0.1])]
+        lines = rows(items)
+        assert [line.kind for line in lines] == ["a", "b", "all"]
+        assert lines[2].objects == 2
+        assert lines[2].values["click"] == pytest.approx(0.6)
+        assert lines[2].values["best"] == pytest.approx(0.7)
+        assert "| all | 2 | 0.600 | 0.700 | 0.500 | 0.700 | 0.600 |" in table(lines)
+
+    def test_correlation_and_calibration(self):
+        items = [measured("a", [0.1, 0.5, 0.95], [0.1, 0.5, 0.95])]
+        assert correlation(items) == pytest.approx(1.0)
+        assert [(low, count) for low, _, _, count in calibration(items)] == [(0.0, 1), (0.4, 1), (0.9, 1)]
+
+
+def test_matches_are_one_to_one():
+    masks = np.zeros((3, 10, 10), bool)
+    masks[0, :5], masks[1, :5], masks[2, 6:] = True, True, True
+    assert count_matches(list(masks[:2]), [masks[0]], 0.75) == 1
+    assert count_matches([masks[0]], [masks[0], masks[2]], 0.75) == 1
+    assert count_matches(list(masks), [masks[2], masks[0]], 0.75) == 2
+    assert iou(masks[0], masks[2]) == 0
+
+
+def test_coins_are_outlined():
+    masks = coin_masks()
+    assert len(masks) == COINS
+    assert coins_image().shape == (303, 384, 3)
+    assert all(900 < np.count_nonzero(mask) < 4000 for mask in masks)
+    assert np.sum(masks, axis=0).max() == 1
+
+
+def test_photographs_with_human_segments(tmp_path):
+    segments = np.ones((40, 60), np.uint16)
+    segments[:, 30:] = 2
+    segments[:3, :3] = 3
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "1.jpg")
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = {"Segmentation": segments}
+    scipy.io.savemat(tmp_path / "1.mat", {"groundTruth": cell})
+    (picture,) = photographs(tmp_path)
+    assert picture.image.shape == (40, 60, 3)
+    assert [np.count_nonzero(mask) for mask in picture.masks] == [1191, 1200]

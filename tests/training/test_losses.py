@@ -1,0 +1,76 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sam_server.network.sam import build_sam
+from training.fast_decode import decode_all
+from training.losses import DICE_WEIGHT, FOCAL_WEIGHT, mask_loss, real_iou, round_loss
+
+
+def plain_loss(logits, target, balanced):
+    """The loss of `mask_loss`, written with autograd."""
+    t = target[:, None]
+    p = logits.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(logits, t.expand_as(logits), reduction="none")
+    focal = ((p - t).square() * cross).mean((2, 3))
+    dice = 1 - (2 * (p * t).sum((2, 3)) + 1) / (p.sum((2, 3)) + t.sum((2, 3)) + 1)
+    positive = t.sum((2, 3))
+    negative = t[0].numel() - positive
+    even = (cross * t).sum((2, 3)) / positive.clamp(min=1) + (cross * (1 - t)).sum((2, 3)) / negative.clamp(min=1)
+    return FOCAL_WEIGHT * focal + DICE_WEIGHT * dice + balanced * even / 2
+
+
+@pytest.mark.parametrize("balanced", [0.0, 3.0])
+def test_loss_and_gradient_equal_autograd(balanced):
+    torch.manual_seed(0)
+    target = (torch.rand(3, 16, 16) * 2 - 0.5).clamp(0, 1)
+    weights = torch.rand(3, 4)
+    logits = (torch.randn(3, 4, 16, 16) * 3).requires_grad_()
+    loss = mask_loss(logits, target, balanced)
+    (loss * weights).sum().backward()
+    ours, logits.grad = logits.grad, None
+    expected = plain_loss(logits, target, balanced)
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours, logits.grad)
+
+
+def test_loss_prefers_the_right_mask():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:9, 3:12] = 1
+    right, wrong = (target * 2 - 1) * 8, -(target * 2 - 1) * 8
+    losses = mask_loss(torch.stack([right, wrong, torch.full_like(right, -8.0)], dim=1), target, 1.0)
+    assert losses[0, 0] < 0.05
+    assert losses[0, 0] < losses[0, 2] < losses[0, 1]
+    assert real_iou(torch.stack([right, wrong], dim=1), target).tolist() == [[1.0, 0.0]]
+
+
+def test_round_loss_counts_the_best_of_three():
+    target = torch.zeros(2, 16, 16)
+    target[:, 2:10, 2:10] = 1
+    right, wrong = (target * 2 - 1) * 8, -(target * 2 - 1) * 8
+    iou = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
+    ambiguous = torch.tensor([True, False])
+    good = round_loss(torch.stack([right, wrong, right, wrong], 1), iou, target, ambiguous, 0.0)
+    bad = round_loss(torch.stack([right, wrong, wrong, wrong], 1), iou, target, ambiguous, 0.0)
+    assert good.loss < bad.loss
+    torch.testing.assert_close(good.iou, iou)
+    # The wrong ones still count a little, so that no output is left behind.
+    assert good.loss > round_loss(torch.stack([right] * 4, 1), torch.ones(2, 4), target, ambiguous, 0.0).loss
+
+
+def test_fast_decode_equals_the_network(small_variant):
+    torch.manual_seed(0)
+    sam = build_sam(small_variant).eval()
+    channels, side = small_variant.embedding_channels, small_variant.image_size // small_variant.patch_size
+    image = torch.randn(1, channels, side, side)
+    coords, labels = torch.rand(3, 2, 2) * 128, torch.tensor([[1, -1], [2, 3], [1, 0]])
+    with torch.inference_mode():
+        sparse, dense = sam.prompt_encoder(coords, labels, torch.randn(3, 1, 4 * side, 4 * side))
+        pe = sam.prompt_encoder.dense_pe()
+        three, iou3 = sam.mask_decoder(image, pe, sparse, dense, True)
+        single, iou1 = sam.mask_decoder(image, pe, sparse, dense, False)
+        cells = (image + dense).flatten(2).transpose(1, 2)
+        masks, iou = decode_all(sam.mask_decoder, cells, pe.flatten(2).transpose(1, 2), sparse)
+    torch.testing.assert_close(masks, torch.cat([single, three], dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(iou, torch.cat([iou1, iou3], dim=1), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.network.sam import load_sam
+from training.config import Stage, TrainConfig
+from training.export import HASHES, WEIGHTS, export
+from training.finetune import measure_all
+from training.samples import make_sample
+from training.scenes import draw
+from training.train import CHECKPOINT, LOG, run
+from training.trainer import Rank, Trainer, make_batch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [draw(kind, seed, 128) for kind, seed in (("coins", 1), ("polygons", 4), ("blobs", 2), ("droplets", 3))]
+
+
+def train(config: TrainConfig, scenes, folder: Path) -> Trainer:
+    trainer = Trainer(config)
+    run(trainer, scenes, folder, quiet=True)
+    return trainer
+
+
+def weights_equal(a: Trainer, b: Trainer) -> bool:
+    own, other = a.sam.state_dict(), b.sam.state_dict()
+    average = all(torch.equal(a.average[key], b.average[key]) for key in a.average)
+    return average and all(torch.equal(own[key], other[key]) for key in own)
+
+
+def test_a_handful_of_scenes_is_learned_by_heart(small_variant):
+    torch.manual_seed(0)
+    scenes = [draw("coins", 1, 128), draw("grains", 4, 128)]
+    stages = (Stage(128, 1.0, batch=2, masks=6, rounds=1),)
+    config = TrainConfig(small_variant, stages, steps=150, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
+    trainer = Trainer(config)
+    losses = []
+    for step in range(config.steps):
+        rng = np.random.default_rng(step)
+        samples = [make_sample(scene, 128, 6, rng, augment=False) for scene in scenes]
+        losses.append(trainer.train_step(samples, step / config.steps).loss)
+    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
+    measured = measure_all(load_sam(small_variant, trainer.average), scenes)
+    assert np.mean([item.best for item in measured]) > 0.9
+
+
+def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_path):
+    first, second = (train(small_config, scenes, tmp_path / name) for name in "ab")
+    other = train(replace(small_config, seed=4), scenes, tmp_path / "c")
+    assert weights_equal(first, second)
+    assert not weights_equal(first, other)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_path, stop):
+    whole = train(small_config, scenes, tmp_path / "whole")
+    broken = Trainer(small_config)
+    for step in range(stop):
+        stage = small_config.stage_at(step / small_config.steps)
+        broken.train_step(make_batch(scenes, stage, small_config.seed, step, Rank()), step / small_config.steps)
+    broken.save(tmp_path / "broken" / CHECKPOINT)
+    resumed = Trainer(small_config)
+    resumed.load(tmp_path / "broken" / CHECKPOINT)
+    assert resumed.step == stop
+    run(resumed, scenes, tmp_path / "broken", quiet=True)
+    assert resumed.step == whole.step == small_config.steps
+    assert weights_equal(whole, resumed)
+
+
+def test_a_checkpoint_of_another_config_is_refused(small_config, tmp_path):
+    Trainer(small_config).save(tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match="another config"):
+        Trainer(replace(small_config, learning_rate=2e-3)).load(tmp_path / CHECKPOINT)
+
+
+def test_log_and_curves(small_config, scenes, tmp_path):
+    train(replace(small_config, steps=40), scenes, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40]
+    assert [line["size"] for line in lines] == [64, 128]
+    assert all(line["loss"] > 0 for line in lines)
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_minutes_end_a_run(small_config, scenes, tmp_path):
+    trainer = Trainer(replace(small_config, steps=1_000_000))
+    run(trainer, scenes, tmp_path, minutes=0.02, quiet=True)
+    assert 0 < trainer.step < 1000
+    assert trainer.seconds >= 1.2
+
+
+def test_config_round_trip():
+    config = TrainConfig.read(ROOT / "training" / "configs" / "tiny.json")
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert json.loads(config.to_json())["variant"] == "tiny"
+    with pytest.raises(ValueError, match="unknown fields: speed"):
+        TrainConfig.from_json('{"variant": "tiny", "stages": [], "steps": 1, "speed": 2}')
+    with pytest.raises(ValueError, match="unknown variant 'vit_z'"):
+        TrainConfig.from_json('{"variant": "vit_z", "stages": [], "steps": 1}')
+
+
+def test_export_is_what_the_server_loads(small_config, tmp_path):
+    trainer = Trainer(small_config)
+    digest = export(trainer.average, small_config.variant, tmp_path)
+    assert (tmp_path / HASHES).read_text() == f"{digest}  {WEIGHTS}\n"
+    assert all(value.dtype == torch.float16 for value in load_file(tmp_path / WEIGHTS).values())
+    assert load_pytorch_sam(tmp_path / WEIGHTS, use_gpu=False).spec == small_config.variant.spec
+
+
+def test_two_processes_share_a_step(small_config, tmp_path):
+    # The mean of two processes' gradients moves the weights of both alike.
+    script = tmp_path / "share.py"
+    script.write_text(
+        "import sys, torch, torch.distributed as dist\n"
+        "from pathlib import Path\n"
+        "from training.config import TrainConfig\n"
+        "from training.scenes import draw\n"
+        "from training.trainer import Trainer, join_processes, make_batch\n"
+        "torch.set_num_threads(1)\n"
+        "rank = join_processes()\n"
+        "config = TrainConfig.read(Path(sys.argv[1]))\n"
+        "scenes = [draw('blobs', 2, 128)]\n"
+        "trainer = Trainer(config, rank)\n"
+        "for step in range(2):\n"
+        "    trainer.train_step(make_batch(scenes, config.stages[0], 0, step, rank), 0.5)\n"
+        "own = torch.cat([p.flatten() for p in trainer.sam.parameters()]).detach()\n"
+        "others = [torch.empty_like(own) for _ in range(2)]\n"
+        "dist.all_gather(others, own)\n"
+        "assert torch.equal(others[0], others[1]), 'weights drifted apart'\n"
+        "dist.destroy_process_group()\n"
+    )
+    (tmp_path / "config.json").write_text(small_config.to_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "config.json")],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,115 @@
+"""Measure a model: `python -m training.evaluate`, or with `--checkpoint` any other that the server loads.
+
+Held-out scenes by kind, the coins of scikit-image, and on request automatic masks and photographs with human segments.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.automatic.parameters import AutomaticParameters
+from sam_server.backend import SamBackend
+from sam_server.predictor import Predictor
+from training import report
+from training.coins import coin_masks, coins_image
+from training.protocol import LabelledPicture, Measured, held_out, measure, measure_automatic, photographs
+from training.scenes import KINDS
+
+# The kinds that this project is for.
+MAIN_KINDS = ("droplets", "bubbles", "cells", "grains", "coins")
+# A coin counts as found from this IoU on.
+COIN_IOU = 0.9
+AUTOMATIC_IOU = 0.75
+AUTOMATIC_SCENES = 6
+
+
+def measure_scenes(predictor: Predictor, kinds: list[str], count: int) -> list[Measured]:
+    """Measure `count` held-out scenes of each kind."""
+    pictures = tqdm(held_out(kinds, count), total=len(kinds) * count, unit="scene", desc="scenes")
+    return [item for picture in pictures for item in measure(predictor, picture)]
+
+
+def print_scenes(measured: list[Measured], scenes: int) -> None:
+    """Print the table, choice and calibration of held-out scenes."""
+    lines = report.rows(measured)
+    print(f"\n{scenes} held-out scenes, mean IoU by kind\n\n{report.table(lines)}\n")
+    main = [item.click for item in measured if item.kind in MAIN_KINDS]
+    if main:
+        print(f"1 click on {', '.join(MAIN_KINDS)}: {np.mean(main):.3f}")
+    every = lines[-1].values
+    print(f"chosen by predicted IoU {every['click']:.3f}, single-mask token {every['single']:.3f}")
+    print(f"correlation of predicted and real IoU: {report.correlation(measured):.3f}")
+    print("calibration (predicted -> real, masks): " + ", ".join(
+        f"{predicted:.2f} -> {real:.2f} ({count})" for _, predicted, real, count in report.calibration(measured)
+    ))  # fmt: skip
+
+
+def print_coins(predictor: Predictor) -> list[Measured]:
+    """Print how many of the 24 coins are found by click and by box."""
+    masks = coin_masks()
+    measured = measure(predictor, LabelledPicture("coins photograph", coins_image(), tuple(masks)))
+    clicks, boxes = [item.click for item in measured], [item.box for item in measured]
+    found, boxed = sum(value >= COIN_IOU for value in clicks), sum(value >= COIN_IOU for value in boxes)
+    print(f"\nskimage.data.coins: {found} of {len(masks)} by one click (mean IoU {np.mean(clicks):.3f}), ", end="")
+    print(f"{boxed} by box ({np.mean(boxes):.3f}), at IoU >= {COIN_IOU}")
+    return measured
+
+
+def print_automatic(backend: SamBackend) -> None:
+    """Print recall and precision of automatic masks on held-out droplet scenes and on the coins."""
+    parameters = AutomaticParameters()
+    scenes = list(held_out(["droplets"], AUTOMATIC_SCENES, objects=None))
+    for name, pictures in (
+        ("droplet scenes", scenes),
+        ("skimage.data.coins", [LabelledPicture("coins", coins_image(), tuple(coin_masks()))]),
+    ):
+        found = measure_automatic(backend, tqdm(pictures, desc="automatic", unit="picture"), parameters, AUTOMATIC_IOU)
+        print(f"automatic masks, {name}: recall {found.recall:.3f} of {found.objects} objects, ", end="")
+        print(f"precision {found.precision:.3f} of {found.masks} masks, at IoU >= {AUTOMATIC_IOU}")
+
+
+def print_photographs(predictor: Predictor, folder: Path) -> list[Measured]:
+    """Print figures on photographs with human segments."""
+    pictures = list(photographs(folder))
+    measured = [item for picture in tqdm(pictures, unit="picture") for item in measure(predictor, picture)]
+    print(f"\n{len(pictures)} photographs, {len(measured)} human segments\n\n{report.table(report.rows(measured)[:1])}")
+    return measured
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"))
+    parser.add_argument("--model-type", help="row of the variants, where no config.json lies beside the checkpoint")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(KINDS))
+    parser.add_argument("--scenes", type=int, default=8, help="held-out scenes of each kind")
+    parser.add_argument("--automatic", action="store_true", help="measure automatic masks too; takes minutes")
+    parser.add_argument("--bsds", type=Path, help="folder of BSDS500 pictures and .mat files, to measure on only")
+    parser.add_argument("--out", type=Path, help="folder for figures as JSON and PNG")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    backend = load_pytorch_sam(
+        arguments.checkpoint, model_type=arguments.model_type, precision="fp32", threads=arguments.threads
+    )
+    predictor = Predictor(backend)
+    measured = measure_scenes(predictor, arguments.kinds, arguments.scenes)
+    print_scenes(measured, arguments.scenes * len(arguments.kinds))
+    more = print_coins(predictor)
+    if arguments.automatic:
+        print_automatic(backend)
+    if arguments.bsds:
+        more += print_photographs(predictor, arguments.bsds)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        report.draw_report(measured, arguments.out / "evaluation.png")
+        lines = [asdict(row) for row in [*report.rows(measured), *report.rows(more)[:-1]]]
+        (arguments.out / "evaluation.json").write_text(json.dumps(lines, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
