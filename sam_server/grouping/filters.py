@@ -23,11 +23,11 @@ class Filters:
     """What is removed; None or false leaves a filter out. Lengths and areas are in the unit of the scale.
 
     Attributes:
-        min_pixels: area in pixels, whatever the scale: specks are too small to measure.
         min_area, max_area: of the mask.
         min_diameter, max_diameter: equivalent diameter.
         max_picture_share: area / area of the picture, 0 to 1; removes backgrounds.
         drop_touching_edge: masks that reach the picture's edge, whose size is not known.
+        min_pixels: area in pixels, whatever the scale: specks are too small to measure.
         min_circularity, min_filled_circularity, min_solidity, max_eccentricity: 0 to 1.
         max_parts: number of separate parts, 1 or more (Measures.parts).
         max_parts_distance: distance of the farthest part from the largest; lets close parts pass.
@@ -39,13 +39,13 @@ class Filters:
             coin. What is smaller, such as a satellite, stays.
     """
 
-    min_pixels: int | None = None
     min_area: float | None = None
     max_area: float | None = None
     min_diameter: float | None = None
     max_diameter: float | None = None
     max_picture_share: float | None = None
     drop_touching_edge: bool = False
+    min_pixels: int | None = None
     min_circularity: float | None = None
     min_filled_circularity: float | None = None
     min_solidity: float | None = None
@@ -117,13 +117,13 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
     height, width = selection.source.masks.size
     yield "empty", measures.area > 0
     bounds = [
-        ("min_pixels", selection.pixels),
         ("min_area", measures.area),
         ("max_area", measures.area),
         ("min_diameter", measures.equivalent_diameter_area),
         ("max_diameter", measures.equivalent_diameter_area),
         ("max_picture_share", selection.pixels / (height * width)),
         ("drop_touching_edge", measures.touches_edge),
+        ("min_pixels", selection.pixels),
         ("min_circularity", measures.circularity),
         ("min_filled_circularity", measures.filled_circularity),
         ("min_solidity", measures.solidity),
