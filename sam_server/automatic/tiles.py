@@ -179,14 +179,13 @@ def _groups(pieces: Sequence[Piece], matches: Sequence[Match]) -> list[list[int]
 
 
 def _is_complete(group: Sequence[Piece], tiles: Sequence[Crop]) -> bool:
-    """Whether every cut goes on in another piece."""
-    boxes = np.array([box_of(piece.record) for piece in group])
-    x1, y1 = boxes[:, :2].min(axis=0)
-    x2, y2 = boxes[:, 2:].max(axis=0)
-    for piece in group:
-        tile = tiles[piece.tile]
-        goes_on = (x1 < tile.x1, y1 < tile.y1, x2 >= tile.x2, y2 >= tile.y2)
-        if any(cut and not more for cut, more in zip(piece.cut, goes_on, strict=True)):
+    """Whether beyond every border that cuts a piece another piece of the object was seen."""
+    seen = [tiles[piece.tile] for piece in group]
+    left, top = min(tile.x1 for tile in seen), min(tile.y1 for tile in seen)
+    right, bottom = max(tile.x2 for tile in seen), max(tile.y2 for tile in seen)
+    for piece, tile in zip(group, seen, strict=True):
+        seen_beyond = (left < tile.x1, top < tile.y1, right > tile.x2, bottom > tile.y2)
+        if any(cut and not beyond for cut, beyond in zip(piece.cut, seen_beyond, strict=True)):
             return False
     return True
 
