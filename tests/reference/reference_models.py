@@ -15,7 +15,9 @@ from tests.reference import torchvision_functions
 
 torchvision_functions.supply()  # before the reference is imported
 
-from segment_anything import SamPredictor, modeling  # noqa: E402
+from segment_anything import SamPredictor, modeling, sam_model_registry  # noqa: E402
+
+__all__ = ["Answer", "SamPredictor", "ask", "modeling", "reference_sam", "sam_model_registry"]
 
 # What is added to the reference's own start, which leaves positions, norms and some biases at zero or one, where a
 # mix-up of two of them would not show. Near the spread of trained weights.
