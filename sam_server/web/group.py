@@ -109,7 +109,7 @@ def _known_set(state: Server, session: Session, search: AutomaticParameters | No
     for set_id in reversed(session.mask_sets):
         _, kept = state.sessions.mask_set(set_id)
         assert isinstance(kept, KeptMaskSet)
-        if search is None or kept.parameters == search:
+        if kept.parameters is not None and search in (None, kept.parameters):
             return set_id
     return None
 

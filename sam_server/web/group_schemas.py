@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from sam_server.grouping.filters import Filters
 from sam_server.grouping.presets import PRESETS
 from sam_server.grouping.registry import METHODS, Method
-from sam_server.web.schemas import In, Number, PictureOut, SearchIn
+from sam_server.masks.record import MaskFormat
+from sam_server.web.schemas import In, MaskSetOut, Number, PictureOut, SearchIn
 
 
 def _fields_of(dataclass: type[Any]) -> dict[str, Any]:
@@ -117,11 +118,9 @@ class RemovedOut(BaseModel):
     count: int
 
 
-class GroupOut(PictureOut):
+class GroupResultOut(BaseModel):
     """Groups and statistics of the masks that passed the filters."""
 
-    mask_set_id: str
-    count: int = Field(description="masks in the set, before the filters")
     pixel_size: float
     unit: str
     kept: list[int] = Field(description="numbers of the masks that passed the filters")
@@ -129,6 +128,44 @@ class GroupOut(PictureOut):
     groupings: list[GroupingOut]
     total: StatisticsOut
     histogram_edges: list[float]
+
+
+class GroupOut(PictureOut, GroupResultOut):
+    """Answer of POST /group_masks."""
+
+    mask_set_id: str
+    count: int = Field(description="masks in the set, before the filters")
     measures: dict[str, list[float | None]] | None = Field(
         description="with include_measures: for each measure its value for every kept mask, in real units"
     )
+
+
+class MaskSetPath(BaseModel):
+    """The mask set in the address."""
+
+    mask_set_id: str = Field(description="of POST /generate_masks or POST /group_masks")
+
+
+class MaskSetQuery(In):
+    """How a mask set is sent."""
+
+    format: Literal["json", "coco", "csv", "xlsx", "labels_png", "labels_tiff", "overlay"] = Field(
+        "json", description="JSON, COCO JSON, table of measures, 16-bit label map, or the picture with its masks"
+    )
+    method: StrictStr | None = Field(
+        None, description="whose groups become categories, labels or colours; the masks themselves if left out"
+    )
+    group: StrictStr | None = Field(None, description="only the masks of this group of `method`; not in JSON")
+    masks: StrictStr | None = Field(
+        None,
+        max_length=60_000,
+        pattern=r"^[0-9]{1,9}(,[0-9]{1,9})*$",
+        description="only these masks, by number with commas between; not in JSON",
+    )
+    mask_format: MaskFormat = Field("rle", description="how masks are written in JSON")
+
+
+class KeptMaskSetOut(MaskSetOut):
+    """A kept mask set with its last grouping."""
+
+    grouping: GroupResultOut | None = Field(description="of the last POST /group_masks")

@@ -32,12 +32,12 @@ class KeptMaskSet:
 
     Attributes:
         measured: the masks, measured once so that they can be grouped often.
-        parameters: what they were found with.
+        parameters: what they were found with; None for masks that a caller brought.
         grouping: the last one that was asked for.
     """
 
     measured: MeasuredSet
-    parameters: AutomaticParameters
+    parameters: AutomaticParameters | None
     grouping: GroupResult | None = None
 
     @property
@@ -99,7 +99,8 @@ def mask_set_fields(
         records = to_dicts(masks, mode)
     else:
         records = [record.to_dict(mask_format) for record in masks.records]
-    parameters = {name: value for name, value in asdict(kept.parameters).items() if name != "output_mode"}
+    found_with = {} if kept.parameters is None else asdict(kept.parameters)
+    parameters = {name: value for name, value in found_with.items() if name != "output_mode"}
     return {
         **picture_fields(session),
         "mask_set_id": set_id,

@@ -204,7 +204,7 @@ class MaskSetOut(PictureOut):
 
     mask_set_id: str
     count: int
-    parameters: dict[str, Any] = Field(description="those in force")
+    parameters: dict[str, Any] = Field(description="those in force; empty for masks of POST /mask_sets")
     masks: list[FoundMaskOut]
 
 

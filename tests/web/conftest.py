@@ -48,6 +48,15 @@ def backend() -> CountingSam:
     return CountingSam(Sam(variant), torch.device("cpu"), "fp32", model_files=("/somewhere/tiny.safetensors",))
 
 
+@pytest.fixture(scope="module")
+def lasting_state(backend) -> Iterator[Server]:
+    """A server with the default settings for all tests of a file."""
+    state = make_server(WebSettings())
+    state.slot.fill(backend, REPORT)
+    yield state
+    state.jobs.close()
+
+
 @pytest.fixture
 def make_state(backend) -> Iterator[Callable[..., Server]]:
     """Makes the state of a server with the settings given."""

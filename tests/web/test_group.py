@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from sam_server.grouping.filters import Filters
@@ -11,17 +12,36 @@ from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import PRESETS
 from sam_server.grouping.registry import METHODS
 from sam_server.masks.measures import NAMES
+from sam_server.web.application import make_app
 from sam_server.web.group_schemas import FiltersIn, GroupOut
 from sam_server.web.schemas import JobOut
 
-# A random model finds masks only where nothing is asked of them.
-ANY = {"points_per_side": 6, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+# A random model finds masks only where nothing is asked of them, and they are all alike.
+ANY = {"points_per_side": 2, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def state(lasting_state):
+    """One server for all tests here: they look at mask sets and change none."""
+    return lasting_state
+
+
+@pytest.fixture(scope="module")
+def client(state):
+    return make_app(state).test_client()
+
+
+@pytest.fixture(scope="module")
 def made(client, coins) -> dict:
     """A mask set of the coins."""
     query = {**ANY, "mask_format": "none"}
+    return client.post("/generate_masks", data=coins, content_type="image/png", query_string=query).json
+
+
+@pytest.fixture
+def own(client, coins) -> dict:
+    """A mask set that a test may do with as it likes."""
+    query = {**ANY, "points_per_side": 1}
     return client.post("/generate_masks", data=coins, content_type="image/png", query_string=query).json
 
 
@@ -40,7 +60,7 @@ def test_presets_are_those_of_the_grouping_room(client, made, state, preset):
     chosen = PRESETS[preset]
     alone = json.loads(json.dumps(group_masks(kept.measured, chosen.methods, chosen.filters).to_dict()))
     assert {name: answer[name] for name in alone} == alone
-    assert answer["count"] == made["count"] > 0
+    assert answer["count"] == made["count"] == 12
     assert kept.grouping.to_dict()["kept"] == answer["kept"]
 
 
@@ -64,18 +84,19 @@ def test_a_known_mask_set_needs_no_inference(client, made, backend):
     assert client.get(f"/sessions/{made['session_id']}").json["mask_sets"] == [made["mask_set_id"]]
 
 
-def test_other_search_parameters_find_the_masks_anew(client, made):
-    answer = ask(client, session_id=made["session_id"], generate={**ANY, "points_per_side": 3})
-    assert answer["mask_set_id"] != made["mask_set_id"]
-    assert len(client.get(f"/sessions/{made['session_id']}").json["mask_sets"]) == 2
+def test_other_search_parameters_find_the_masks_anew(client, own):
+    answer = ask(client, session_id=own["session_id"], generate=ANY)
+    assert answer["mask_set_id"] != own["mask_set_id"]
+    assert len(client.get(f"/sessions/{own['session_id']}").json["mask_sets"]) == 2
 
 
-def test_a_picture_is_searched_and_grouped_in_one_call(client, coins, backend):
-    form = {"image": (io.BytesIO(coins), "c.png"), "generate": json.dumps(ANY), "preset": "parts"}
+def test_a_picture_is_searched_and_grouped_in_one_call(client, cat, backend):
+    before = backend.encoded
+    form = {"image": (io.BytesIO(cat), "cat.jpg"), "generate": json.dumps(ANY), "preset": "parts"}
     answer = client.post("/group_masks", data=form)
     assert answer.status_code == 200, answer.json
     assert answer.json["groupings"][0]["method"] == "hierarchy"
-    assert backend.encoded == 1
+    assert backend.encoded == before + 1
     again = ask(client, session_id=answer.json["session_id"], preset="parts")
     assert again["mask_set_id"] == answer.json["mask_set_id"]
 
@@ -157,16 +178,18 @@ def test_bad_requests(client, made, fields, code, field):
     assert (answer.status_code, answer.json["code"], answer.json["field"]) == (422, code, field), answer.json
 
 
-def test_bad_searches_are_refused_before_they_run(client, coins, backend):
+def test_bad_searches_are_refused_before_they_run(client, to_file, backend):
+    before = backend.encoded
     query = {"generate": json.dumps({"points_per_side": 0})}
-    answer = client.post("/group_masks", data=coins, content_type="image/png", query_string=query)
+    picture = to_file(np.zeros((9, 9), np.uint8))
+    answer = client.post("/group_masks", data=picture, content_type="image/png", query_string=query)
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_parameter")
-    assert backend.encoded == 0
+    assert backend.encoded == before
 
 
-def test_unknown_and_forgotten_mask_sets(client, made):
+def test_unknown_and_forgotten_mask_sets(client, own):
     answer = client.post("/group_masks", json={"mask_set_id": "0" * 32})
     assert (answer.status_code, answer.json["code"]) == (404, "unknown_mask_set")
-    client.delete(f"/sessions/{made['session_id']}")
-    answer = client.post("/group_masks", json={"mask_set_id": made["mask_set_id"]})
+    client.delete(f"/sessions/{own['session_id']}")
+    answer = client.post("/group_masks", json={"mask_set_id": own["mask_set_id"]})
     assert (answer.status_code, answer.json["code"]) == (410, "mask_set_deleted")
