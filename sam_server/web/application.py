@@ -7,7 +7,21 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from sam_server import __version__
-from sam_server.web import docs, generate, group, hooks, info, jobs, problems, segment, sessions
+from sam_server.web import (
+    collect,
+    docs,
+    exports,
+    generate,
+    group,
+    hooks,
+    info,
+    jobs,
+    page,
+    previews,
+    problems,
+    segment,
+    sessions,
+)
 from sam_server.web.reading import FIELD_BYTES, InMemoryRequest, body_limit
 from sam_server.web.schemas import ProblemOut
 from sam_server.web.state import EXTENSION, Server
@@ -36,9 +50,10 @@ def make_app(server: Server) -> OpenAPI:
     app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES
     hooks.register(app)
     problems.register(app)
-    for room in (info, sessions, segment, generate, group, jobs):
+    for room in (info, sessions, previews, segment, generate, group, collect, exports, jobs):
         app.register_api(room.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(page.blueprint)
     return app
 
 

@@ -1,11 +1,10 @@
-"""GET /openapi.json, /docs and /: the description of the server, and a page to try it that works offline."""
+"""GET /openapi.json and /docs: the description of the server, and a page to try it that works offline."""
 
 from importlib.resources import files
 from typing import cast
 
-from flask import Blueprint, Response, current_app, redirect, send_from_directory, url_for
+from flask import Blueprint, Response, current_app, send_from_directory
 from flask_openapi3.openapi import OpenAPI
-from werkzeug.wrappers import Response as BaseResponse
 
 from sam_server.web.answers import json_answer
 
@@ -34,9 +33,3 @@ def docs() -> Response:
 def swagger_ui(name: str) -> Response:
     """The files of Swagger UI."""
     return send_from_directory(_SWAGGER_UI, name, max_age=86_400)
-
-
-@blueprint.get("/")
-def home() -> BaseResponse:
-    """Point a visitor to the page."""
-    return redirect(url_for("docs.docs"))

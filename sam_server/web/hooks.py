@@ -14,8 +14,9 @@ from sam_server.web.state import server
 
 # An id that came with the request is taken over if it cannot break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Paths that a probe or a load balancer asks without a key.
-_OPEN_PATHS = frozenset({"/health", "/ready"})
+# Paths that a probe or a load balancer asks without a key; the page asks its user for one.
+_OPEN_PATHS = frozenset({"/health", "/ready", "/"})
+_OPEN_FOLDER = "/page/"
 _CORS_METHODS = "GET, POST, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Prefer, X-API-Key, X-Request-ID"
 _CORS_ANSWER_HEADERS = "Location, Retry-After, Server-Timing, X-Request-ID"
@@ -60,7 +61,8 @@ def _begin() -> None:
 
 def _check_key() -> None:
     keys = server().settings.api_keys
-    if not keys or request.path in _OPEN_PATHS or request.method == "OPTIONS":
+    is_open = request.path in _OPEN_PATHS or request.path.startswith(_OPEN_FOLDER)
+    if not keys or is_open or request.method == "OPTIONS":
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")

@@ -1,0 +1,212 @@
+// Every mask of the picture: search, groups, histogram, tree, table.
+
+import { byId, chip, el, short } from "./dom.js";
+import { findMasks, loadChoices, selectGroup, selectMask, startFrom } from "./everything.js";
+import { makeControls } from "./controls.js";
+import { makeHistogram } from "./histogram.js";
+import { complain } from "./messages.js";
+import { colour } from "./palette.js";
+import { shownGrouping, state } from "./state.js";
+import { makeTable, markRows } from "./table.js";
+
+const SEARCHES = [["16", "Coarse: 16 × 16 points"], ["32", "Normal: 32 × 32 points"], ["48", "Fine: 48 × 48 points"], ["64", "Finest: 64 × 64 points"]];
+const parts = {};
+let shown = {}; // what the parts were drawn from, so that only what changed is drawn again
+
+/** Build the panel once. `reveal` shows a mask in the picture, `measureScale` begins to draw a known length. */
+export function buildGroups({ reveal, measureScale }) {
+  const slot = (name, properties = {}) => (parts[name] = el("div", { class: "stack", ...properties }));
+  parts.reveal = reveal;
+  byId("groups-panel").append(
+    searchForm(), slot("job"), slot("choice"), slot("scale"), slot("summary"), slot("groups"), slot("histogram"),
+    slot("tree"), slot("table"), slot("controls"),
+  );
+  parts.scale.append(...scaleForm(measureScale));
+  state.addEventListener("sort", () => { shown.table = null; showGroups(); });
+  loadChoices().then(showGroups, (error) => complain("The page could not be loaded fully", error));
+}
+
+function searchForm() {
+  const points = el("select", { id: "points" }, ...SEARCHES.map(([value, label]) => el("option", { value }, label)));
+  points.value = "32";
+  const number = (id, label, value) => {
+    const input = el("input", { type: "number", id, min: 0, max: 1, step: 0.01, value });
+    return [input, el("div", { class: "field inline" }, el("label", { for: id }, label), input)];
+  };
+  const [iou, iouField] = number("pred_iou_thresh", "Least predicted IoU", 0.88);
+  const [stability, stabilityField] = number("stability_score_thresh", "Least stability score", 0.9);
+  const crops = el("input", { type: "checkbox", id: "crops" });
+  parts.find = el("button", { type: "submit", class: "primary grow" }, "Find every mask");
+  const send = (event) => {
+    event.preventDefault();
+    findMasks({
+      points_per_side: Number(points.value), pred_iou_thresh: iou.valueAsNumber,
+      stability_score_thresh: stability.valueAsNumber, crop_n_layers: crops.checked ? 1 : 0,
+    });
+  };
+  return el(
+    "form", { class: "stack", onsubmit: send },
+    el("div", { class: "row" }, el("label", { for: "points", class: "quiet" }, "Search"), el("div", { class: "grow" }, points), parts.find),
+    el("details", {}, el("summary", {}, "Thresholds of the search"), iouField, stabilityField,
+      el("div", { class: "check" }, crops, el("label", { for: "crops" }, "Search four crops too (small things; slower)"))),
+  );
+}
+
+function scaleForm(measureScale) {
+  const size = (parts.pixelSize = el("input", { type: "number", id: "pixel-size", min: 0, step: "any" }));
+  const unit = (parts.unit = el("input", { type: "text", id: "unit", maxLength: 16 }));
+  unit.style.width = "64px";
+  const change = () => {
+    const pixelSize = size.valueAsNumber;
+    const clean = unit.value.trim() || "px";
+    if (pixelSize > 0) state.step({ scale: clean === "px" ? { pixelSize: 1, unit: "px" } : { pixelSize, unit: clean } });
+    else showGroups();
+  };
+  size.addEventListener("change", () => { if (unit.value.trim() === "px") unit.value = "µm"; change(); });
+  unit.addEventListener("change", change);
+  return [el(
+    "div", { class: "row" }, el("label", { for: "pixel-size", class: "quiet" }, "A pixel is"), size,
+    el("label", { for: "unit", class: "quiet", hidden: true }, "Unit"), unit,
+    el("button", { type: "button", title: "Draw a line of known length (L)", onclick: measureScale }, "Draw a length"),
+  )];
+}
+
+/** Draw what changed since the last time. */
+export function showGroups({ scroll = false } = {}) {
+  const { doc, grouping, job } = state;
+  parts.find.disabled = !state.picture?.sessionId || job !== null;
+  once("job", job, showJob);
+  once("choice", `${doc.set?.id} ${doc.choice?.source} ${doc.method} ${grouping?.asked}`, showChoice);
+  parts.scale.hidden = !doc.set;
+  once("scale-values", doc.scale, () => {
+    parts.pixelSize.value = Number(doc.scale.pixelSize.toPrecision(6));
+    parts.unit.value = doc.scale.unit;
+  });
+  const key = `${grouping?.asked} ${doc.method}`;
+  once("summary", key, showSummary);
+  once("groups", `${key} ${state.selectedGroup}`, showGroupList);
+  once("histogram", key, showHistogram);
+  once("tree", key, showTree);
+  if (shown.table !== key) once("table", key, showTable);
+  markRows(parts.table, { scroll });
+  // Controls are left alone while one of them is used, or what is moved would be taken away.
+  const used = parts.controls.contains(document.activeElement);
+  const controls = `${doc.set?.id} ${doc.choice?.source} ${doc.scale.pixelSize} ${used ? shown.filters : JSON.stringify(doc.choice)}`;
+  shown.filters = used ? shown.filters : JSON.stringify(doc.choice);
+  once("controls", controls, () => parts.controls.replaceChildren(...(doc.set && doc.choice ? makeControls() : [])));
+}
+
+function once(name, key, draw) {
+  if (shown[name] === key) return;
+  shown[name] = key;
+  draw();
+}
+
+function showJob() {
+  const { job } = state;
+  if (!job) return parts.job.replaceChildren();
+  const { points = 0, points_done: done = 0, masks = 0, crops = 1, crops_done: cropsDone = 0 } = job.progress;
+  if (!parts.job.firstChild) {
+    parts.bar = el("progress", { max: 1, "aria-label": "Search for masks" });
+    parts.jobText = el("span", { class: "grow number", id: "job-text" });
+    const cancel = el("button", { type: "button", onclick: () => state.job?.cancel() }, "Cancel");
+    parts.job.append(el("div", { class: "job" }, parts.bar, el("div", { class: "row" }, parts.jobText, cancel)));
+  }
+  if (points) parts.bar.value = done / points;
+  const crop = crops > 1 ? `, crop ${Math.min(crops, cropsDone + 1)} of ${crops}` : "";
+  parts.jobText.textContent = points ? `${done} of ${points} points${crop}, ${masks} masks so far` : "Waiting for its turn …";
+}
+
+async function showChoice() {
+  const { set, choice } = state.doc;
+  if (!set || !choice) {
+    const text = state.picture ? "Finds every mask of the picture, then groups and measures them." : "Open a picture first.";
+    return parts.choice.replaceChildren(el("p", { class: "empty" }, text));
+  }
+  const offered = await loadChoices();
+  const option = (kind) => ([name, { summary }]) => el("option", { value: `${kind}:${name}`, title: summary }, name);
+  const select = el(
+    "select", { id: "choice", onchange: () => startFrom(select.value) },
+    el("optgroup", { label: "Presets" }, ...Object.entries(offered.presets).map(option("preset"))),
+    el("optgroup", { label: "One method" }, ...Object.entries(offered.methods).map(option("method"))),
+  );
+  select.value = choice.source;
+  const [kind, name] = choice.source.split(":");
+  const rows = [
+    el("div", { class: "row" }, el("label", { for: "choice", class: "quiet" }, "Group by"), select),
+    el("p", { class: "quiet" }, offered[`${kind}s`][name].summary),
+  ];
+  const methods = state.grouping?.groupings.map(({ method }) => method) ?? [];
+  if (methods.length > 1) rows[0].append(...methodSelect(methods));
+  const focused = document.activeElement?.id;
+  parts.choice.replaceChildren(...rows);
+  if (["choice", "method"].includes(focused)) byId(focused)?.focus();
+}
+
+function methodSelect(methods) {
+  const select = el("select", { id: "method", onchange: () => state.step({ method: select.value }) }, ...methods.map((name) => el("option", { value: name }, name)));
+  select.value = shownGrouping().method;
+  return [el("label", { for: "method", class: "quiet" }, "shown by"), select];
+}
+
+function showSummary() {
+  const { grouping } = state;
+  if (!grouping) return parts.summary.replaceChildren();
+  const { count, kept, removed, total, unit } = grouping;
+  const gone = removed.filter((filter) => filter.count).map((filter) => `${filter.count} by ${filter.filter}`);
+  const diameter = total.measures.equivalent_diameter_area;
+  const variation = diameter.coefficient_of_variation;
+  parts.summary.replaceChildren(
+    el("p", { id: "summary", role: "status" }, el("strong", {}, `${kept.length} of ${count} masks`), ` · mean ⌀ ${short(diameter.mean)} ${unit}`
+      + (variation === null ? "" : ` · CV ${short(variation * 100, 2)} %`) + ` · ${short(total.covered_share * 100)} % covered`),
+    ...(gone.length ? [el("p", { class: "quiet" }, `Left out: ${gone.join(", ")}`)] : []),
+  );
+}
+
+function showGroupList() {
+  const grouping = shownGrouping();
+  if (!grouping) return parts.groups.replaceChildren();
+  const focused = parts.groups.contains(document.activeElement) ? document.activeElement.dataset.group : null;
+  const { unit } = state.grouping;
+  const items = grouping.groups.map((group, number) => {
+    const diameter = group.statistics.measures.equivalent_diameter_area;
+    const isOn = state.selectedGroup === group.name;
+    const size = diameter.mean === null ? "" : `⌀ ${short(diameter.mean)} ± ${short(diameter.std ?? 0, 2)} ${unit}`;
+    return el("li", {}, el(
+      "button", { type: "button", "aria-pressed": String(isOn), "data-group": group.name, onclick: () => selectGroup(isOn ? null : group.name) },
+      chip(colour(number)), group.name, el("span", { class: "count number" }, String(group.masks.length)), el("span", { class: "mean number" }, size),
+    ));
+  });
+  const most = 40;
+  const more = items.length > most ? [el("p", { class: "quiet" }, `and ${items.length - most} more, see the table`)] : [];
+  parts.groups.replaceChildren(el("h2", {}, `Groups (${items.length})`), el("ul", { class: "groups" }, ...items.slice(0, most)), ...more);
+  if (focused) [...parts.groups.querySelectorAll("button")].find((button) => button.dataset.group === focused)?.focus();
+}
+
+function showHistogram() {
+  const { grouping } = state;
+  if (!grouping?.kept.length) return parts.histogram.replaceChildren();
+  parts.histogram.replaceChildren(el("h2", {}, "Diameters"), makeHistogram(grouping.histogram_edges, shownGrouping().groups, grouping.unit));
+}
+
+function showTree() {
+  const nodes = shownGrouping()?.details.nodes;
+  if (!nodes?.some(({ children }) => children.length)) return parts.tree.replaceChildren();
+  const byMask = new Map(nodes.map((node) => [node.mask, node]));
+  const branch = ({ mask, children }) => {
+    const button = el("button", {
+      type: "button", onclick: () => { selectMask(mask); parts.reveal(mask); },
+      onmouseenter: () => state.set({ hovered: mask }), onmouseleave: () => state.set({ hovered: null }),
+    }, `mask ${mask}`, children.length ? el("span", { class: "quiet" }, ` ${children.length} ${children.length > 1 ? "parts" : "part"}`) : "");
+    return el("li", {}, button, ...(children.length ? [el("ul", {}, ...children.map((child) => branch(byMask.get(child))))] : []));
+  };
+  const roots = nodes.filter(({ parent, children }) => parent === null && children.length);
+  parts.tree.replaceChildren(el("h2", {}, "Wholes and parts"), el("ul", { class: "tree" }, ...roots.map(branch)));
+}
+
+function showTable() {
+  const { grouping } = state;
+  if (!grouping?.kept.length) return parts.table.replaceChildren();
+  parts.table.replaceChildren(el("h2", {}, "Masks"), makeTable(grouping, parts.reveal));
+}
+
