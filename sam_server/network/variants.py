@@ -1,10 +1,31 @@
 """Every variant of SAM as one frozen row. Needs no torch."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sam_server.backend import ModelSpec
+
+# The mask decoder ends with an eighth of the embedding's channels (segment_anything/modeling/mask_decoder.py).
+UPSCALING_DIVISOR = 8
+
+# Fields that are whole numbers, each with its least value; window 0 is the whole picture.
+WHOLE_NUMBERS = {
+    "width": 1,
+    "depth": 1,
+    "heads": 1,
+    "window": 0,
+    "image_size": 1,
+    "patch_size": 1,
+    "embedding_channels": 1,
+    "decoder_depth": 1,
+    "decoder_heads": 1,
+    "decoder_mlp": 1,
+}
+
+# Fields that are one or more numbers, and how many.
+NUMBERS = {"mlp_ratio": 1, "mask_threshold": 1, "pixel_mean": 3, "pixel_std": 3}
 
 
 @dataclass(frozen=True)
@@ -49,10 +70,28 @@ class SamVariant:
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
+        for name, least in WHOLE_NUMBERS.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        for name in ("global_blocks", "stem"):
+            if any(type(value) is not int for value in _tuple(self, name)):
+                raise ValueError(f"{name} must hold whole numbers, not {getattr(self, name)!r}")
+        for name, count in NUMBERS.items():
+            values = _tuple(self, name) if count > 1 else (getattr(self, name),)
+            if len(values) != count or not all(_is_finite(value) for value in values):
+                raise ValueError(f"{name} must be {count} finite number(s), not {getattr(self, name)!r}")
+        if min(self.mlp_ratio, *self.pixel_std, *self.stem) <= 0:
+            raise ValueError("mlp_ratio, pixel_std and stem must be larger than 0")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.embedding_channels % UPSCALING_DIVISOR:
+            raise ValueError(
+                f"embedding_channels {self.embedding_channels} is not a multiple of {UPSCALING_DIVISOR}, "
+                "by which the mask decoder divides it"
+            )
         if any(not 0 <= block < self.depth for block in self.global_blocks):
             raise ValueError(f"global_blocks {self.global_blocks} must lie in 0..{self.depth - 1}")
 
@@ -81,9 +120,11 @@ class SamVariant:
             ValueError: the text is not JSON, or a field is unknown, missing or out of range.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: Any = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"model config is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"model config is a {type(values).__name__}, not an object with fields")
         unknown = set(values) - {item.name for item in fields(cls)}
         if unknown:
             raise ValueError(f"model config has unknown fields: {', '.join(sorted(unknown))}")
@@ -94,6 +135,17 @@ class SamVariant:
             return cls(**rows)
         except TypeError as error:
             raise ValueError(f"model config is incomplete: {error}") from None
+
+
+def _tuple(variant: SamVariant, name: str) -> tuple[Any, ...]:
+    value: Any = getattr(variant, name)
+    if not isinstance(value, tuple):
+        raise ValueError(f"{name} must be a list, not {value!r}")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 VARIANTS: dict[str, SamVariant] = {
