@@ -1,6 +1,7 @@
 """The whole way with a small model: progress, cancel, embeddings at hand, tiles, features, bounded memory."""
 
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -8,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco
 from skimage import data
 
@@ -37,6 +39,9 @@ VARIANT = SamVariant(
     decoder_mlp=64,
 )
 PICTURE = data.chelsea()
+
+# Peak of memory while masks that fill the picture are made. One mask of 64 points in the reference takes 768.
+BYTES_PER_PIXEL = 12
 
 # Random weights score low; keep what they find.
 KEEP = AutomaticParameters(
@@ -186,3 +191,20 @@ def test_output_modes_hold_the_same_masks(backend: CountingSam, output_mode: str
 def test_an_unknown_output_mode_is_refused(backend: CountingSam) -> None:
     with pytest.raises(ValueError, match="output_mode"):
         to_dicts(generate(backend, PICTURE, replace(KEEP, points_per_side=1)), "png")  # type: ignore[arg-type]
+
+
+def test_memory_does_not_grow_with_the_number_of_masks_on_a_large_picture(backend: CountingSam) -> None:
+    pixels = np.asarray(Image.fromarray(PICTURE).resize((2000, 1500)))
+    embedding = Predictor(backend).encode(pixels)
+    peaks, counts = [], []
+    for points_per_side in (2, 6):
+        tracemalloc.start()
+        masks = generate(backend, pixels, replace(KEEP, points_per_side=points_per_side), embedding=embedding)
+        peaks.append(tracemalloc.get_traced_memory()[1] / pixels[..., 0].size)
+        tracemalloc.stop()
+        counts.append(len(masks))
+    print(f"peak memory {peaks[0]:.1f} and {peaks[1]:.1f} bytes a pixel with {counts[0]} and {counts[1]} masks")
+    assert counts[1] > 2 * counts[0]
+    # One byte a pixel for one mask at a time, and its copies while it is encoded.
+    assert peaks[1] < BYTES_PER_PIXEL
+    assert peaks[1] < 1.5 * peaks[0]
