@@ -1,14 +1,15 @@
 """Make the sample pictures of the page: two scenes that the project draws itself, and a photograph of CC0 licence.
 
-Run from the repository with `python -m script.page_samples`; needs requirements-dev.txt.
+Run from the repository with `python -m training.page_samples`; needs training/requirements.txt.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from skimage import data
+
+from training.scenes import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "sam_server" / "web" / "static" / "page" / "samples"
@@ -21,9 +22,6 @@ QUALITY, THUMBNAIL_QUALITY = 88, 70
 
 def scene(kind: str, seed: int) -> Image.Image:
     """A drawn scene."""
-    sys.path.insert(0, str(ROOT))
-    from training.scenes import draw  # found once the root is on the path
-
     return Image.fromarray(np.asarray(draw(kind, seed, SIDE).image))
 
 

@@ -1,0 +1,234 @@
+"""A real Chromium on a real server with a small random model; a test fails for any error on the console."""
+
+import io
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from skimage import data
+from werkzeug.serving import make_server as make_wsgi_server
+
+from pytorch_sam_wrapper import PyTorchSam
+from sam_server.network.sam import Sam
+from sam_server.network.variants import VARIANTS
+from sam_server.web.application import make_app
+from sam_server.web.model import BackendReport
+from sam_server.web.state import Server, WebSettings, make_server
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+# How long a test waits for the page, in milliseconds; ten times what a quiet core needs.
+PATIENCE = 30_000
+REPORT = BackendReport(
+    requested_backend="auto",
+    requested_model_type="vit_h",
+    requested_gpu=True,
+    performance_mode=False,
+    onnx_available=True,
+    pytorch_available=True,
+    fallback_reason="no checkpoint of vit_h could be downloaded",
+)
+# What Chromium writes by itself for an answer with an error status.
+_FAILED_LOAD = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
+
+
+def _install_chromium() -> None:
+    sudo = [] if shutil.which("sudo") is None else ["sudo", "-n"]
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
+        done = subprocess.run([*sudo, *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            pytest.fail(f"the tests of the page need {CHROMIUM}: apt-get install chromium ({last})", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, installed if it is missing."""
+    if not CHROMIUM.exists():
+        _install_chromium()
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def backend() -> PyTorchSam:
+    """A small SAM of the real classes with random weights."""
+    torch.manual_seed(0)
+    return PyTorchSam(Sam(replace(VARIANTS["tiny"], image_size=128)), torch.device("cpu"), "fp32")
+
+
+@pytest.fixture
+def settings() -> dict[str, object]:
+    """Settings of the server that are not the default; a test parametrises this."""
+    return {}
+
+
+@pytest.fixture
+def state(backend, settings) -> Iterator[Server]:
+    """What the requests of a server share."""
+    state = make_server(WebSettings(**settings))
+    state.slot.fill(backend, REPORT)
+    yield state
+    state.jobs.close()
+
+
+@pytest.fixture
+def address(state) -> Iterator[str]:
+    """A server on a free port."""
+    server = make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass
+class Desk:
+    """The page as somebody uses it.
+
+    Attributes:
+        page: of Playwright.
+        requests: what it asked of the server so far.
+        refused: statuses of errors that the test brings about.
+    """
+
+    page: Page
+    requests: list[Request] = field(default_factory=list)
+    refused: set[int] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+
+    def listen(self) -> None:
+        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type not in ("error", "warning"):
+            return
+        failed = _FAILED_LOAD.search(message.text)
+        if failed is None or int(failed[1]) not in self.refused:
+            self.errors.append(f"{message.text} {message.location}")
+
+    def find(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def open(self, name: str, content: bytes, mimetype: str = "image/png") -> None:
+        """Choose a file, and wait until it is encoded."""
+        self.find("#file").set_input_files({"name": name, "mimeType": mimetype, "buffer": content})
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        expect(self.find("#messages")).to_contain_text("encoded in")
+        self.page.get_by_role("button", name="Close").first.click()
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a share of the canvas lies on the screen; the picture is fitted in its middle."""
+        box = self.find("#canvas").bounding_box()
+        assert box is not None
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def click(self, x: float = 0.5, y: float = 0.5, **options: object) -> None:
+        """Click at a share of the canvas."""
+        self.find("#canvas").click(position=self._position(x, y), **options)
+
+    def _position(self, x: float, y: float) -> dict[str, float]:
+        box = self.find("#canvas").bounding_box()
+        assert box is not None
+        return {"x": x * box["width"], "y": y * box["height"]}
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drag between shares of the canvas."""
+        self.page.mouse.move(*self.place(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.place(*end), steps=4)
+        self.page.mouse.up()
+
+    def sent(self, path: str) -> list[dict[str, object]]:
+        """Bodies of the requests to a path."""
+        return [request.post_data_json for request in self.requests if request.url.split("?")[0].endswith("/" + path)]
+
+    def find_masks(self, points: str = "16") -> None:
+        """Search with thresholds that let a random model's masks pass."""
+        self.find("#tab-groups").click()
+        self.find("#points").select_option(points)
+        self.find(
+            "summary",
+        ).filter(has_text="Thresholds").click()
+        for name in ("pred_iou_thresh", "stability_score_thresh"):
+            self.find(f"#{name}").fill("0")
+        self.page.get_by_role("button", name="Find every mask").click()
+
+    def colours(self) -> int:
+        """How many different colours the canvas shows."""
+        shot = Image.open(io.BytesIO(self.find("#canvas").screenshot())).convert("RGB")
+        return len(np.unique(np.asarray(shot).reshape(-1, 3), axis=0))
+
+
+@pytest.fixture
+def viewport() -> dict[str, object]:
+    """Options of the browser's window; a test parametrises this."""
+    return {"viewport": {"width": 1280, "height": 800}}
+
+
+@pytest.fixture
+def desk(browser, address, viewport) -> Iterator[Desk]:
+    """The page, freshly opened."""
+    with browser.new_context(accept_downloads=True, **viewport) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        desk = Desk(page)
+        desk.listen()
+        page.goto(address)
+        expect(desk.find("#truth")).to_contain_text("tiny")
+        yield desk
+        assert desk.errors == []
+
+
+def write(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def to_file() -> Callable[..., bytes]:
+    """Writes an array as a picture file."""
+    return write
+
+
+@pytest.fixture(scope="session")
+def coins() -> bytes:
+    """skimage's coins, 384 x 303."""
+    return write(data.coins())
+
+
+@pytest.fixture
+def with_coins(desk, coins) -> Desk:
+    """The page with the coins open."""
+    desk.open("coins.png", coins)
+    return desk
+
+
+@pytest.fixture
+def with_masks(with_coins) -> Desk:
+    """The page with masks of the coins found and grouped."""
+    with_coins.find_masks()
+    expect(with_coins.find("#summary")).to_contain_text("masks")
+    return with_coins

@@ -1,0 +1,108 @@
+"""How the page looks and what it weighs: phone, dark, accessible, small, and strict about scripts."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE_VERSION = "4.10.3"
+FIRST_PAINT_BYTES = 150_000
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core from npm, kept in build/."""
+    folder = ROOT / "build" / "axe-core"
+    script = folder / AXE_VERSION / "package" / "axe.min.js"
+    if not script.exists():
+        script.parents[1].mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent", "--pack-destination", script.parents[1]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.fail(f"the test needs axe-core from npm: {done.stderr.strip()[-300:]}", pytrace=False)
+        archive = script.parents[1] / f"axe-core-{AXE_VERSION}.tgz"
+        subprocess.run(["tar", "xzf", archive, "-C", script.parents[1]], check=True)
+    return script.read_text()
+
+
+def violations(desk, axe: str) -> list[str]:
+    """What axe finds serious, with the elements."""
+    desk.page.evaluate(axe)
+    found = desk.page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    return [f"{each['id']}: {[node['html'] for node in each['nodes']][:3]}" for each in serious]
+
+
+@pytest.mark.parametrize(
+    "viewport", [{"color_scheme": "light"}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"]
+)
+def test_nothing_serious_stands_in_anybodys_way(desk, coins, axe):
+    assert violations(desk, axe) == []
+    desk.open("coins.png", coins)
+    desk.click()
+    expect(desk.find(".candidates button")).to_have_count(3)
+    assert violations(desk, axe) == []
+    desk.find_masks()
+    expect(desk.find("#summary")).to_contain_text("masks")
+    assert violations(desk, axe) == []
+    desk.find("#tab-export").click()
+    assert violations(desk, axe) == []
+    desk.find("#help").click()
+    assert violations(desk, axe) == []
+
+
+def brightness(colour: str) -> float:
+    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
+
+
+@pytest.mark.parametrize(("viewport", "dark"), [({"color_scheme": "dark"}, True), ({"color_scheme": "light"}, False)])
+def test_dark_and_light_follow_the_system(desk, dark):
+    ground, text = (
+        brightness(desk.find("body").evaluate(f"body => getComputedStyle(body).{name}"))
+        for name in ("backgroundColor", "color")
+    )
+    assert (ground < text) is dark
+
+
+@pytest.mark.parametrize("viewport", [PHONE], ids=["phone"])
+def test_a_phone_shows_it_all_without_scrolling_sideways(desk, coins):
+    desk.open("coins.png", coins)
+    assert desk.page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = desk.find("#canvas").bounding_box()
+    desk.page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(desk.find(".candidates button")).to_have_count(3)
+    desk.find("#tab-groups").click()
+    expect(desk.page.get_by_role("button", name="Find every mask")).to_be_visible()
+    assert desk.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_first_paint_is_light(browser, address):
+    with browser.new_context() as context:
+        page = context.new_page()
+        sizes = []
+        page.on("response", lambda answer: sizes.append((answer.url, len(answer.body()))))
+        page.goto(address, wait_until="networkidle")
+        loaded = dict(sizes)
+        assert len(loaded) > 10
+        assert all(url.startswith(address) for url in loaded)
+        assert sum(loaded.values()) < FIRST_PAINT_BYTES
+
+
+def test_nothing_runs_but_the_pages_own_files(desk, address):
+    answer = desk.page.request.get(address)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script>" not in answer.text()
+    assert not re.search(r"\son\w+=|\sstyle=", answer.text())
+
+
+def test_the_truth_is_told(desk):
+    expect(desk.find("#truth")).to_contain_text("tiny · pytorch")
+    expect(desk.find("#truth")).to_contain_text("cpu · fp32")
+    expect(desk.find("#banner")).to_contain_text("The model tiny stands in for vit_h")
+    expect(desk.find("#banner")).to_contain_text("no checkpoint of vit_h could be downloaded")
