@@ -17,6 +17,9 @@ from tests.reference.comparing import ROUNDING, assert_close, assert_equal, rela
 from tests.reference.pictures import POINTINGS, photographs
 from tests.reference.reference_models import SamPredictor, ask, reference_sam
 
+# The reference encodes for many seconds on one core, and for minutes where others use it too.
+pytestmark = pytest.mark.timeout(1500)
+
 PIXELS = photographs()["landscape"]
 
 
