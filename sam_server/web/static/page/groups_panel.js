@@ -9,7 +9,8 @@ import { colour } from "./palette.js";
 import { shownGrouping, state } from "./state.js";
 import { makeTable, markRows } from "./table.js";
 
-const SEARCHES = [["16", "Coarse: 16 × 16 points"], ["32", "Normal: 32 × 32 points"], ["48", "Fine: 48 × 48 points"], ["64", "Finest: 64 × 64 points"]];
+// Points along a side of the grid; without one the server takes its own number, and so with the thresholds.
+const SEARCHES = [["", "Points: server's choice"], ["16", "Coarse: 16 × 16 points"], ["32", "Normal: 32 × 32 points"], ["48", "Fine: 48 × 48 points"], ["64", "Finest: 64 × 64 points"]];
 const parts = {};
 let shown = {}; // what the parts were drawn from, so that only what changed is drawn again
 
@@ -28,21 +29,21 @@ export function buildGroups({ reveal, measureScale }) {
 
 function searchForm() {
   const points = el("select", { id: "points" }, ...SEARCHES.map(([value, label]) => el("option", { value }, label)));
-  points.value = "32";
-  const number = (id, label, value) => {
-    const input = el("input", { type: "number", id, min: 0, max: 1, step: 0.01, value });
+  const number = (id, label) => {
+    const input = el("input", { type: "number", id, min: 0, max: 1, step: 0.01, placeholder: "default" });
     return [input, el("div", { class: "field inline" }, el("label", { for: id }, label), input)];
   };
-  const [iou, iouField] = number("pred_iou_thresh", "Least predicted IoU", 0.88);
-  const [stability, stabilityField] = number("stability_score_thresh", "Least stability score", 0.9);
+  const [iou, iouField] = number("pred_iou_thresh", "Least predicted IoU");
+  const [stability, stabilityField] = number("stability_score_thresh", "Least stability score");
   const crops = el("input", { type: "checkbox", id: "crops" });
   parts.find = el("button", { type: "submit", class: "primary grow" }, "Find every mask");
   const send = (event) => {
     event.preventDefault();
-    findMasks({
-      points_per_side: Number(points.value), pred_iou_thresh: iou.valueAsNumber,
-      stability_score_thresh: stability.valueAsNumber, crop_n_layers: crops.checked ? 1 : 0,
-    });
+    const given = {
+      points_per_side: points.value ? Number(points.value) : NaN, pred_iou_thresh: iou.valueAsNumber,
+      stability_score_thresh: stability.valueAsNumber, crop_n_layers: crops.checked ? 1 : NaN,
+    };
+    findMasks(Object.fromEntries(Object.entries(given).filter(([, value]) => !Number.isNaN(value))));
   };
   return el(
     "form", { class: "stack", onsubmit: send },
