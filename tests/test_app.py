@@ -76,7 +76,7 @@ def wait_for(url: str, process: subprocess.Popen) -> requests.Response:
         assert process.poll() is None, process.communicate()[0]
         try:
             answer = requests.get(url, timeout=10)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.05)
             continue
         if answer.status_code != 503:
@@ -152,6 +152,22 @@ def test_the_server_segments_a_picture_and_stops_when_asked(start, command, chec
     assert process.returncode == 0, output
     assert "serving tiny with torch" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("command", START)
+def test_a_client_that_leaves_stops_its_search(start, command, checkpoint, tmp_path):
+    process, url = start(command, SAM_CHECKPOINT=str(checkpoint), SAM_MODEL_TYPE="tiny")
+    wait_for(f"{url}/ready", process)
+    picture = tmp_path / "coins.png"
+    Image.fromarray(data.coins()).save(picture)
+    form = {"points_per_side": "200", "pred_iou_thresh": "0"}
+    with picture.open("rb") as file, pytest.raises(requests.ReadTimeout):
+        requests.post(f"{url}/generate_masks", files={"image": file}, data=form, timeout=3)
+    deadline = time.monotonic() + 60
+    while (jobs := requests.get(f"{url}/backend_info", timeout=30).json()["jobs"]) != {"cancelled": 1}:
+        assert jobs in ({}, {"running": 1})
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("command", START)

@@ -3,7 +3,7 @@
 from dataclasses import MISSING, fields
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, create_model
 
@@ -11,13 +11,22 @@ from sam_server.grouping.filters import Filters
 from sam_server.grouping.presets import PRESETS
 from sam_server.grouping.registry import METHODS, Method
 from sam_server.masks.record import MaskFormat
-from sam_server.web.schemas import In, MaskSetOut, Number, PictureOut, SearchIn
+from sam_server.web.schemas import In, MaskSetOut, Number, PictureOut, SearchIn, Whole
 
 
 def _fields_of(dataclass: type[Any]) -> dict[str, Any]:
     """The fields of a frozen dataclass, for `create_model`; all of them have defaults."""
     assert all(item.default is not MISSING for item in fields(dataclass))
-    return {item.name: (item.type, item.default) for item in fields(dataclass)}
+    return {item.name: (_strict(item.type), item.default) for item in fields(dataclass)}
+
+
+def _strict(annotation: Any) -> Any:
+    """The annotation without pydantic's conversions: `"3"` is no number here."""
+    parts = get_args(annotation) or (annotation,)
+    return reduce(or_, (_STRICT_TYPES.get(part, part) for part in parts))
+
+
+_STRICT_TYPES: dict[Any, Any] = {int: Whole, float: Number, bool: StrictBool, str: StrictStr}
 
 
 class _Strict(In):

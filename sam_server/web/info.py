@@ -62,6 +62,7 @@ def backend_info() -> Response:
             "image_size": spec.image_size,
             "warm_up_ms": round(model.warm_up_ms, 1),
             "queue_waiting": state.gate.waiting,
+            "jobs": state.jobs.counts(),
             "cache": asdict(state.sessions.stats()),
             "version": __version__,
         }

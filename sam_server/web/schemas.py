@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from sam_server.automatic.parameters import OutputMode
 from sam_server.masks.record import MaskFormat
@@ -12,6 +12,9 @@ Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 PointIn = tuple[Coordinate, Coordinate]
 Label = Annotated[int, Field(strict=True, ge=0, le=1)]
 Number = Coordinate
+# Beyond this a JSON number is no longer exact everywhere.
+MAX_WHOLE = 2**53
+Whole = Annotated[int, Field(strict=True, ge=-MAX_WHOLE, le=MAX_WHOLE)]
 BoxIn = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
@@ -65,24 +68,22 @@ class SegmentIn(PromptIn):
 class SearchIn(In):
     """How to find every mask: the parameters of SamAutomaticMaskGenerator, and tiles for large pictures."""
 
-    points_per_side: StrictInt | None = Field(None, description="points along one side of the grid: 32")
-    points_per_batch: StrictInt | None = Field(None, description="most points in one call of the model: 64")
+    points_per_side: Whole | None = Field(None, description="points along one side of the grid: 32")
+    points_per_batch: Whole | None = Field(None, description="most points in one call of the model: 64")
     pred_iou_thresh: Number | None = Field(None, description="least predicted IoU: 0.88")
     stability_score_thresh: Number | None = Field(None, description="least stability score: 0.95")
     stability_score_offset: Number | None = Field(None, description="threshold shift of that score, in logits: 1.0")
     box_nms_thresh: Number | None = Field(None, description="IoU of boxes above which one is a duplicate: 0.7")
-    crop_n_layers: StrictInt | None = Field(None, description="layers of crops searched after the picture: 0")
+    crop_n_layers: Whole | None = Field(None, description="layers of crops searched after the picture: 0")
     crop_nms_thresh: Number | None = Field(None, description="box_nms_thresh between crops: 0.7")
     crop_overlap_ratio: Number | None = Field(None, description="overlap of crops over the shorter side: 0.341")
-    crop_n_points_downscale_factor: StrictInt | None = Field(None, description="fewer points per crop layer: 1")
+    crop_n_points_downscale_factor: Whole | None = Field(None, description="fewer points per crop layer: 1")
     point_grids: list[list[PointIn]] | None = Field(
         None, description="points x, y in 0..1 for each layer, in place of points_per_side"
     )
-    min_mask_region_area: StrictInt | None = Field(
-        None, description="smaller holes and islands are removed, in pixels: 0"
-    )
-    tile_size: StrictInt | None = Field(None, description="search larger pictures in square tiles, in pixels")
-    tile_overlap: StrictInt | None = Field(None, description="overlap of tiles in pixels: a quarter of tile_size")
+    min_mask_region_area: Whole | None = Field(None, description="smaller holes and islands are removed, in pixels: 0")
+    tile_size: Whole | None = Field(None, description="search larger pictures in square tiles, in pixels")
+    tile_overlap: Whole | None = Field(None, description="overlap of tiles in pixels: a quarter of tile_size")
 
 
 class GenerateIn(SearchIn):
@@ -246,6 +247,7 @@ class BackendInfoOut(BaseModel):
     image_size: int = Field(description="side of the model input in pixels")
     warm_up_ms: float = Field(description="the first picture and click after loading")
     queue_waiting: int = Field(description="computations that wait for the model now")
+    jobs: dict[str, int] = Field(description="how many jobs are in each state")
     cache: CacheOut
     version: str
 

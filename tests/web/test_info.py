@@ -49,6 +49,7 @@ def test_ready_and_backend_info_tell_the_truth(client):
     assert info["engine"].startswith("torch ")
     assert info["model_files"] == ["tiny.safetensors"]
     assert info["warm_up_ms"] > 0
+    assert (info["queue_waiting"], info["jobs"]) == (0, {})
     assert info["version"] == __version__
 
 
