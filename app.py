@@ -11,8 +11,11 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from backend_loader import installed_backends, load_backend
 from sam_config import ConfigError, SamConfig, load_config
+from sam_server.allocator import keep_freed_memory
 from sam_server.backend import SamBackend
 from sam_server.images import ImageLimits
+from sam_server.processors import cpu_quota
+from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
 from sam_server.web.state import WebSettings, make_server
@@ -51,7 +54,9 @@ def create_app(
 
 
 def _load(config: SamConfig) -> tuple[SamBackend, BackendReport]:
+    keep_freed_memory()
     backend, choice = load_backend(config)
+    limit_threads(config.intra_op_threads or cpu_quota())
     return backend, _report(config, choice.fallback_reason)
 
 

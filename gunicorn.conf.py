@@ -1,13 +1,18 @@
 """gunicorn: one process that holds the model once, and threads that share it."""
 
+import os
 import sys
 
 from sam_config import ConfigError, load_config
+from sam_server.processors import cpu_quota
 
 try:
     _config = load_config()
 except ConfigError as error:
     sys.exit(str(error))
+
+# OpenMP asks for it when a library is loaded, and would take a thread for every processor of the machine.
+os.environ.setdefault("OMP_NUM_THREADS", str(_config.intra_op_threads or cpu_quota()))
 
 bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
 workers = 1

@@ -78,8 +78,8 @@ def run(settings: Settings, command: str) -> Results:
         weights=weights,
         started=datetime.now(UTC).strftime("%Y-%m-%d"),
         threads=settings.threads,
-        picture=f"{settings.picture_size[0]} x {settings.picture_size[1]}, drawn by code; automatic masks from a grid of "
-        f"{settings.points_per_side} x {settings.points_per_side} points",
+        picture=f"{settings.picture_size[0]} x {settings.picture_size[1]}, drawn by code; for automatic masks a grid "
+        f"of {settings.points_per_side} x {settings.points_per_side} points",
     )
     for variant in settings.variants:
         _measure_variant(settings, variant, results)

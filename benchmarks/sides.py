@@ -53,9 +53,11 @@ class ProjectRunner:
     """This project, with either backend."""
 
     def __init__(self, settings: Settings, side: Side, painted: bool) -> None:
+        from sam_server.allocator import keep_freed_memory
         from sam_server.predictor import Predictor
         from sam_server.threads import limit_threads
 
+        keep_freed_memory()  # as app.py does
         self._side = side
         self._backend = (
             _load_pytorch(settings, side, painted) if side.backend == PYTORCH else _load_onnx(settings, side, painted)
