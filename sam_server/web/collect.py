@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import Field, StrictStr
 
 from sam_server import images
 from sam_server.masks import features
@@ -20,7 +20,7 @@ from sam_server.web.mask_sets import KeptMaskSet, mask_set_fields
 from sam_server.web.openapi import body, responses
 from sam_server.web.problems import Problem
 from sam_server.web.reading import read_request
-from sam_server.web.schemas import In, MaskSetOut, Number
+from sam_server.web.schemas import In, MaskSetOut, Number, Whole
 from sam_server.web.state import server
 
 Score = Annotated[Number, Field(ge=0)]
@@ -31,8 +31,8 @@ blueprint = APIBlueprint("collect", __name__, abp_tags=[Tag(name="mask sets", de
 class RleIn(In):
     """COCO run-length encoding, compressed or as a list of counts."""
 
-    size: tuple[StrictInt, StrictInt] = Field(description="height, width")
-    counts: StrictStr | list[StrictInt]
+    size: tuple[Whole, Whole] = Field(description="height, width")
+    counts: StrictStr | list[Whole]
 
 
 class OneMaskIn(In):
