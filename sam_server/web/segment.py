@@ -8,10 +8,8 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
-from sam_server import transforms
-from sam_server.masks.crop import CroppedMask
+from sam_server.automatic.candidate import Candidate, Frame
 from sam_server.masks.record import MaskRecord, make_record
-from sam_server.masks.stability import stability_score
 from sam_server.predictor import Prediction
 from sam_server.prompts import Prompt, PromptError, make_prompt
 from sam_server.sessions.kept import Session
@@ -107,13 +105,13 @@ def _results(
 
 
 def _record(prompt: Prompt, prediction: Prediction, index: int) -> MaskRecord:
-    sizes = (prediction.input_size, prediction.original_size)
-    logits = transforms.to_full_size(prediction.logits[index], prediction.spec.image_size, *sizes)
-    threshold = prediction.spec.mask_threshold
+    # The candidate's way, for no array of the picture's size is made and only what may be on the mask is upscaled.
+    frame = Frame.of(prediction.spec, prediction.input_size, prediction.original_size, STABILITY_OFFSET)
+    mask, stability = Candidate.cut(prediction.logits[index], frame).finish()
     return make_record(
-        CroppedMask.from_mask(logits > threshold),
+        mask,
         float(prediction.iou[index]),
-        float(stability_score(logits[None], threshold, STABILITY_OFFSET)[0]),
+        stability,
         tuple((float(x), float(y)) for x, y in prompt.points),
     )
 
