@@ -193,7 +193,7 @@ def test_clicks_are_answered_while_a_search_runs(client, session):
 
 
 def test_a_session_that_is_forgotten_meanwhile_fails_the_job(client, session):
-    search = {"session_id": session, **ANY, "points_per_side": 30}
+    search = {"session_id": session, **ANY, "points_per_side": 16}
     path = client.post("/generate_masks", json=search, headers=ASYNC).headers["Location"]
     client.delete(f"/sessions/{session}")
     job = end_of(client, path)
