@@ -249,7 +249,7 @@ def choose_precision(precision: str, device: torch.device, fastest: bool) -> str
     """Turn "auto" into what suits the device, and check the rest.
 
     Raises:
-        ValueError: unknown precision, or one that the device cannot compute.
+        ValueError: unknown precision.
     """
     if precision == "auto":
         if device.type == "cuda":

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from sam_server.arrays import BoolArray, FloatArray, IntArray
+from sam_server.network.fast_decoder import FastDecoder
+from sam_server.network.mask_decoder import MASK_TOKENS
 from sam_server.network.sam import Sam
 from sam_server.prompts import (
     LABEL_BACKGROUND,
@@ -16,7 +18,6 @@ from sam_server.prompts import (
     LABEL_FOREGROUND,
     LABEL_PADDING,
 )
-from training.fast_decode import decode_all
 from training.losses import RoundLoss, round_loss
 
 # Noise of a training box: deviation as a share of its side, and the most, in pixels (Kirillov et al. 2023, A).
@@ -132,7 +133,7 @@ def interactive_rounds(
     Returns:
         The loss of each round.
     """
-    batch, per_picture = targets.shape[:2]
+    per_picture = targets.shape[1]
     truth = targets.flatten(0, 1)  # (N, L, L)
     numbers = truth.cpu().numpy()
     stride = image_size / truth.shape[-1]
@@ -141,9 +142,11 @@ def interactive_rounds(
     frame = max(image_size, sam.variant.image_size)
     left, top = (int(offset) for offset in rng.integers(0, frame * size // image_size - size + 1, 2))
     pe = sam.prompt_encoder.dense_pe(frame * size // image_size)[..., top : top + size, left : left + size]
-    pe = pe.flatten(2).transpose(1, 2).to(dtype)
+    # Made anew every time: it holds what it derives from the weights.
+    decoder = FastDecoder(sam.mask_decoder, pe, dtype)
+    every_mask = slice(0, MASK_TOKENS)
     shift = np.array([left, top], np.float32) * (image_size // size) - 0.5
-    pictures = embeddings.flatten(2).transpose(1, 2)  # (B, E * E, C)
+    pictures = embeddings.repeat_interleave(per_picture, dim=0)  # (N, C, E, E)
     clicks = first_prompts(numbers, stride, rng)
     mask_input: Tensor | None = None
     done: list[RoundLoss] = []
@@ -151,13 +154,9 @@ def interactive_rounds(
         coords = torch.from_numpy(clicks.coords + shift).to(truth.device)
         labels = torch.from_numpy(clicks.labels).to(truth.device)
         sparse = sam.prompt_encoder.embed_points(coords, labels, frame).to(dtype)
-        if mask_input is None:
-            dense = sam.prompt_encoder.no_mask().flatten(2).transpose(1, 2)
-        else:
-            dense = sam.prompt_encoder.embed_masks(mask_input).flatten(2).transpose(1, 2)
-        dense = dense.to(dtype).expand(batch * per_picture, size * size, -1).unflatten(0, (batch, per_picture))
-        cells = (pictures[:, None] + dense).flatten(0, 1)  # (N, E * E, C)
-        logits, predicted = decode_all(sam.mask_decoder, cells, pe, sparse)
+        dense = sam.prompt_encoder.no_mask() if mask_input is None else sam.prompt_encoder.embed_masks(mask_input)
+        tokens, cells = decoder.attend(pictures, sparse, dense)
+        logits, predicted = decoder.masks(tokens, cells, every_mask), decoder.iou(tokens, every_mask)
         ambiguous = torch.from_numpy((number == 0) & ~clicks.boxed).to(truth.device)
         done.append(round_loss(logits, predicted, truth, ambiguous, balanced))
         if number + 1 < rounds:

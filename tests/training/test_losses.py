@@ -2,8 +2,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam_server.network.sam import build_sam
-from training.fast_decode import decode_all
 from training.losses import DICE_WEIGHT, FOCAL_WEIGHT, mask_loss, real_iou, round_loss
 
 
@@ -57,20 +55,3 @@ def test_round_loss_counts_the_best_of_three():
     torch.testing.assert_close(good.iou, iou)
     # The wrong ones still count a little, so that no output is left behind.
     assert good.loss > round_loss(torch.stack([right] * 4, 1), torch.ones(2, 4), target, ambiguous, 0.0).loss
-
-
-def test_fast_decode_equals_the_network(small_variant):
-    torch.manual_seed(0)
-    sam = build_sam(small_variant).eval()
-    channels, side = small_variant.embedding_channels, small_variant.image_size // small_variant.patch_size
-    image = torch.randn(1, channels, side, side)
-    coords, labels = torch.rand(3, 2, 2) * 128, torch.tensor([[1, -1], [2, 3], [1, 0]])
-    with torch.inference_mode():
-        sparse, dense = sam.prompt_encoder(coords, labels, torch.randn(3, 1, 4 * side, 4 * side))
-        pe = sam.prompt_encoder.dense_pe()
-        three, iou3 = sam.mask_decoder(image, pe, sparse, dense, True)
-        single, iou1 = sam.mask_decoder(image, pe, sparse, dense, False)
-        cells = (image + dense).flatten(2).transpose(1, 2)
-        masks, iou = decode_all(sam.mask_decoder, cells, pe.flatten(2).transpose(1, 2), sparse)
-    torch.testing.assert_close(masks, torch.cat([single, three], dim=1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(iou, torch.cat([iou1, iou3], dim=1), rtol=1e-4, atol=1e-5)
