@@ -1,5 +1,6 @@
 """The server: `python app.py`, or `gunicorn app:app`."""
 
+import atexit
 import logging
 import os
 import sys
@@ -18,13 +19,15 @@ from sam_server.processors import cpu_quota
 from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
-from sam_server.web.state import WebSettings, make_server
+from sam_server.web.state import EXTENSION, WebSettings, make_server
 
 logger = logging.getLogger(__name__)
 
 # gunicorn gives up, rather than start the worker again, when a worker ends with this status
 # (gunicorn/arbiter.py, WORKER_BOOT_ERROR).
 EXIT_NO_MODEL = 3
+# How long a process that ends waits for its jobs to notice, in seconds.
+EXIT_PATIENCE = 10.0
 
 
 def create_app(
@@ -105,10 +108,13 @@ def _application() -> Flask:
     try:
         config = load_config()
         _set_up_logging(config.log_level)
-        return create_app(config)
+        application = create_app(config)
     except ConfigError as error:
         print(error, file=sys.stderr, flush=True)
         raise SystemExit(EXIT_NO_MODEL) from None
+    # Native code that still computes while the interpreter is taken down may crash it.
+    atexit.register(application.extensions[EXTENSION].jobs.close, EXIT_PATIENCE)
+    return application
 
 
 def __getattr__(name: str) -> Any:

@@ -147,8 +147,11 @@ def test_the_server_segments_a_picture_and_stops_when_asked(start, command, chec
     fields = {"session_id": answer.json()["session_id"], "points": [[120, 80]]}
     answer = requests.post(f"{url}/segment", json=fields, timeout=60)
     assert len(answer.json()["results"][0]["masks"]) == 3
+    search = {"session_id": fields["session_id"], "points_per_side": 200}
+    answer = requests.post(f"{url}/generate_masks", json=search, headers={"Prefer": "respond-async"}, timeout=60)
+    assert answer.status_code == 202, answer.text
     process.send_signal(signal.SIGTERM if command == "gunicorn" else signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "serving tiny with torch" in output
     assert "Traceback" not in output

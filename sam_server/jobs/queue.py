@@ -192,8 +192,13 @@ class JobQueue:
             job = self.wait(job_id, job.version, heartbeat)
             yield job
 
-    def close(self) -> None:
-        """Cancel every job and end the threads once the running ones have stopped; nothing may be submitted after."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Cancel every job and end the threads; nothing may be submitted afterwards.
+
+        Args:
+            timeout: how long to wait for running jobs to notice, in seconds.
+        """
+        deadline = time.monotonic() + timeout
         with self._changed:
             self._closed = True
             for entry in list(self._entries.values()):
@@ -202,6 +207,8 @@ class JobQueue:
                     self._end(entry, "cancelled")
             self._waiting.clear()
             self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

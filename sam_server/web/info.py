@@ -24,7 +24,7 @@ def health() -> Response:
 
 @blueprint.get("/ready", summary="May it be asked for masks?", responses=responses({200: ReadyOut}, 503))
 def ready() -> Response:
-    """Ready means that the model is loaded on the device that was asked for."""
+    """Ready means that the model is loaded; with SAM_STRICT it is then the one, and where, that was asked for."""
     model = server().model()
     return json_answer(
         {"status": "ready", "model_type": model.backend.spec.model_type, "device": model.backend.info.device}
