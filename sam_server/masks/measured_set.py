@@ -61,7 +61,7 @@ def measure_set(masks: MaskSet) -> MeasuredSet:
 
 def _hull(mask: Rle) -> Rle:
     crop = rle.decode_crop(mask)
-    return rle.encode_crop(hull(crop)) if crop.area else mask
+    return hull(crop) if crop.area else mask
 
 
 def _order(masks: MaskSet) -> IntArray:

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_server.arrays import BoolArray, ByteArray, IntArray
+from sam_server.masks import rle
 from sam_server.masks.crop import CroppedMask
+from sam_server.masks.rle import Rle
 
 Column = npt.NDArray[np.float64]
 
@@ -31,7 +33,7 @@ AREAS = ("area",)
 # Weights of the border pixel patterns, skimage.measure.perimeter after Benkrid & Crookes: the sum of
 # 1 (itself), 2 (each of the four neighbours) and 10 (each diagonal one) names a pattern.
 _PATTERN = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
-_PATTERN_LENGTH = np.zeros(256)
+_PATTERN_LENGTH = np.zeros(50)
 _PATTERN_LENGTH[[5, 7, 15, 17, 25, 27]] = 1
 _PATTERN_LENGTH[[21, 33]] = math.sqrt(2)
 _PATTERN_LENGTH[[13, 23]] = (1 + math.sqrt(2)) / 2
@@ -156,27 +158,28 @@ def perimeter(pixels: ByteArray) -> float:
     framed = np.pad(pixels, 1)
     border = framed - cv2.erode(framed, _CROSS)
     pattern = cv2.filter2D(border, cv2.CV_8U, _PATTERN, borderType=cv2.BORDER_CONSTANT)
-    counts = cv2.calcHist([pattern], [0], None, [256], [0, 256]).ravel()
-    return float(counts.astype(np.float64) @ _PATTERN_LENGTH)
+    counts = np.bincount(pattern[border.view(np.bool_)], minlength=len(_PATTERN_LENGTH))
+    return float(counts @ _PATTERN_LENGTH)
 
 
-def hull(mask: CroppedMask) -> CroppedMask:
+def hull(mask: CroppedMask) -> Rle:
     """Pixels whose centre lies in the convex hull of a mask, equal to regionprops' image_convex.
-
-    The hull is that of the middles of all pixel sides. In half pixels they are whole numbers, so that every row's
-    span is found without rounding.
 
     Args:
         mask: in its smallest rectangle, not empty.
     """
-    left, right = _hull_spans(mask.pixels)
-    columns = np.arange(mask.pixels.shape[1])
-    pixels = (columns >= left[:, None]) & (columns <= right[:, None])
-    return CroppedMask(mask.size, mask.x, mask.y, pixels)
+    # RLE runs down the columns, and a column crosses the hull once.
+    top, bottom = _hull_spans(mask.pixels.T)
+    place = (np.arange(len(top)) + mask.x) * mask.size[0] + mask.y
+    return rle.from_runs(mask.size, place + top, place + bottom + 1)
 
 
 def _hull_spans(pixels: BoolArray) -> tuple[IntArray, IntArray]:
-    """First and last column of the hull in each row of (h, w) bool pixels, whose first and last row are not empty."""
+    """First and last column of the hull in each row of (h, w) bool pixels, whose first and last row are not empty.
+
+    The hull is that of the middles of all pixel sides. In half pixels they are whole numbers, so that every row's
+    span is found without rounding.
+    """
     rows = np.flatnonzero(pixels.any(axis=1))
     left = pixels[rows].argmax(axis=1)
     right = pixels.shape[1] - 1 - pixels[rows, ::-1].argmax(axis=1)
@@ -216,9 +219,9 @@ def _ellipse(pixels: ByteArray, solidity: float, mask: CroppedMask) -> tuple[flo
 
 
 def _parts(pixels: ByteArray, area: int) -> tuple[int, float]:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
-    if count == 2:
+    if cv2.connectedComponents(pixels, connectivity=8, ltype=cv2.CV_16U)[0] == 2:
         return 1, 0.0
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
     largest = int(areas.argmax())

@@ -11,6 +11,9 @@ from sam_server.arrays import IntArray
 from sam_server.masks import rle
 from sam_server.masks.rle import Rle
 
+# Regions that are compared with all masks in one call: its table has _BLOCK * MAX_MASKS doubles, 20 MB at most.
+_BLOCK = 256
+
 Positions = npt.NDArray[np.uint32]
 
 
@@ -60,31 +63,23 @@ def find_reaches(regions: Sequence[Rle], rles: Sequence[Rle]) -> Overlaps:
 
 
 def _overlaps(regions: Sequence[Rle], rles: Sequence[Rle], mutual: bool) -> Overlaps:
-    packed = [mask.to_coco() for mask in rles]
-    packed_regions = packed if mutual else [region.to_coco() for region in regions]
+    packed, packed_regions = [mask.to_coco() for mask in rles], [region.to_coco() for region in regions]
     # One by one: for more than 255 masks pycocotools 2.0.11 overflows a uint8 under NumPy 2.
     areas = np.array([coco.area(mask) for mask in packed], np.float64)
-    left, top, right, bottom = _corners(packed)
-    region_left, region_top, region_right, region_bottom = _corners(packed_regions)
     found: list[IntArray] = [np.zeros((3, 0), np.int64)]
-    for i, region in enumerate(packed_regions):
-        meet = (left < region_right[i]) & (right > region_left[i]) & (top < region_bottom[i]) & (bottom > region_top[i])
-        meet[: i + 1 if mutual else 0] = False
-        meet[i] = False
-        others = np.flatnonzero(meet)
-        if len(others) == 0:
-            continue
+    for start in range(0, len(packed), _BLOCK):
+        block = packed_regions[start : start + _BLOCK]
+        # Each pair is looked at once where it is mutual. pycocotools compares boxes before runs.
+        behind = start if mutual else 0
         # With iscrowd the union is the area of the first mask, so share * area is the intersection.
-        share = coco.iou([packed[j] for j in others], [region], [1])[:, 0]
-        shared = np.rint(share * areas[others]).astype(np.int64)
-        pairs = np.stack([np.full(len(others), i, np.int64), others, shared])
-        found.append(pairs[:, shared > 0])
+        shares = coco.iou(packed[behind:], block, [1] * len(block))
+        second, first = np.nonzero(shares)
+        shared = np.rint(shares[second, first] * areas[second + behind]).astype(np.int64)
+        first, second = first + start, second + behind
+        wanted = first < second if mutual else first != second
+        pairs = np.stack([first, second, shared])[:, wanted]
+        found.append(pairs[:, np.lexsort((pairs[1], pairs[0]))])
     return Overlaps(*np.concatenate(found, axis=1))
-
-
-def _corners(packed: list[dict[str, object]]) -> tuple[npt.NDArray[np.float64], ...]:
-    boxes = np.asarray(coco.toBbox(packed)).reshape(-1, 4)
-    return boxes[:, 0], boxes[:, 1], boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3]
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,18 +92,33 @@ def encode_batch(masks: BoolArray) -> list[Rle]:
 
 def encode_crop(mask: CroppedMask) -> Rle:
     """Encode a cropped mask; the work is that of the crop, whatever the size of the picture."""
-    height = mask.size[0]
-    crop_height, crop_width = mask.pixels.shape
     if mask.pixels.size == 0:
-        return _from_runs(mask.size, np.zeros(0, np.int64), np.zeros(0, np.int64))
-    padded = np.zeros((crop_width, crop_height + 2), np.int8)
-    padded[:, 1:-1] = mask.pixels.T
-    change = np.diff(padded, axis=1)
-    first_column, first_row = np.nonzero(change == 1)
-    last_column, last_row = np.nonzero(change == -1)
-    starts = (first_column + mask.x) * height + first_row + mask.y
-    ends = (last_column + mask.x) * height + last_row + mask.y
-    return _from_runs(mask.size, starts.astype(np.int64), ends.astype(np.int64))
+        return from_runs(mask.size, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    height, width = mask.pixels.shape
+    # A background pixel before the first column and behind each: no run goes on from one column to the next.
+    columns = np.zeros(width * (height + 1) + 1, np.bool_)
+    columns[1:].reshape(width, height + 1)[:, :-1] = mask.pixels.T
+    edges = np.flatnonzero(columns[1:] != columns[:-1])
+    column, row = np.divmod(edges, height + 1)
+    places = (column + mask.x) * mask.size[0] + row + mask.y
+    return from_runs(mask.size, places[0::2], places[1::2])
+
+
+def from_runs(size: tuple[int, int], starts: IntArray, ends: IntArray) -> Rle:
+    """Pack foreground runs; those that touch, such as one that goes on in the next column, are joined.
+
+    Args:
+        size: (H, W) of the mask.
+        starts: (R,) first position of each run, column * H + row, ascending.
+        ends: (R,) position behind its last.
+    """
+    gaps = starts[1:] != ends[:-1]
+    keep_start = np.concatenate([np.ones(min(len(starts), 1), np.bool_), gaps])
+    keep_end = np.concatenate([gaps, np.ones(min(len(starts), 1), np.bool_)])
+    edges = np.stack([starts[keep_start], ends[keep_end]], axis=1).reshape(-1)
+    edges = np.concatenate([[0], edges, [size[0] * size[1]]])
+    counts = np.diff(edges)
+    return _from_counts(size, counts[:-1] if counts[-1] == 0 else counts)
 
 
 def decode(rle: Rle) -> BoolArray:
@@ -133,17 +148,6 @@ def runs(rle: Rle) -> tuple[IntArray, IntArray]:
     starts = edges[0::2][: len(ends)]
     filled = starts < ends
     return starts[filled], ends[filled]
-
-
-def _from_runs(size: tuple[int, int], starts: IntArray, ends: IntArray) -> Rle:
-    """Join runs that touch (a run that goes on at the top of the next column) and pack them."""
-    gaps = starts[1:] != ends[:-1]
-    keep_start = np.concatenate([np.ones(min(len(starts), 1), np.bool_), gaps])
-    keep_end = np.concatenate([gaps, np.ones(min(len(starts), 1), np.bool_)])
-    edges = np.stack([starts[keep_start], ends[keep_end]], axis=1).reshape(-1)
-    edges = np.concatenate([[0], edges, [size[0] * size[1]]])
-    counts = np.diff(edges)
-    return _from_counts(size, counts[:-1] if counts[-1] == 0 else counts)
 
 
 def _from_counts(size: tuple[int, int], counts: IntArray) -> Rle:
