@@ -14,6 +14,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 
+@pytest.fixture(scope="session")
+def backend(threshold_sam):
+    """Known masks."""
+    return threshold_sam
+
+
 def download(desk, fmt: str) -> tuple[str, bytes]:
     """Name and content of the file that a button gives."""
     with desk.page.expect_download() as caught:

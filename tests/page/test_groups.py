@@ -6,6 +6,12 @@ import pytest
 from playwright.sync_api import expect
 
 
+@pytest.fixture(scope="session")
+def backend(threshold_sam):
+    """Known masks."""
+    return threshold_sam
+
+
 def hover(desk, mask: int) -> None:
     """Move the mouse onto a mask's row."""
     desk.find(f"tr[data-row='{mask}']").hover()
@@ -20,6 +26,7 @@ def test_a_search_shows_progress_and_ends_in_groups(with_coins):
     assert desk.sent("generate_masks")[0]["points_per_side"] == 32
     expect(desk.find(".histogram rect").first).to_be_visible()
     rows = desk.find("#masks tbody tr").count()
+    assert 15 < rows < 40  # 24 coins lie on the table
     assert desk.find("#summary").inner_text().startswith(f"{rows} of ")
 
 

@@ -14,6 +14,12 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 
 @pytest.fixture(scope="session")
+def backend(threshold_sam):
+    """Known masks."""
+    return threshold_sam
+
+
+@pytest.fixture(scope="session")
 def axe() -> str:
     """axe-core from npm, kept in build/."""
     folder = ROOT / "build" / "axe-core"

@@ -184,6 +184,6 @@ def test_the_page_asks_for_a_key(browser, address):
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(address)
-        page.get_by_label("Key").fill("a-key")
+        page.get_by_label("Key", exact=True).fill("a-key")
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#truth")).to_contain_text("tiny")
