@@ -219,7 +219,7 @@ def _ellipse(pixels: ByteArray, solidity: float, mask: CroppedMask) -> tuple[flo
 
 
 def _parts(pixels: ByteArray, area: int) -> tuple[int, float]:
-    if cv2.connectedComponents(pixels, connectivity=8, ltype=cv2.CV_16U)[0] == 2:
+    if cv2.connectedComponents(pixels, connectivity=8)[0] == 2:
         return 1, 0.0
     _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
