@@ -42,7 +42,7 @@ class SamVariant:
         patch_size: pixels of the input per cell of the embedding, each way.
         embedding_channels: channels of the image embedding, width of prompt encoder and mask decoder.
         mlp_ratio: hidden width of the blocks' MLP over their width.
-        stem: channels of the convolutional stages before the blocks ("conv_vit" only).
+        stem: channels of the convolutions at strides 4 and 8, before the blocks ("conv_vit" only).
         decoder_depth, decoder_heads, decoder_mlp: of the two-way transformer.
         mask_threshold: logit above which a pixel is foreground.
         pixel_mean, pixel_std: of the RGB channels, in 0..255.
