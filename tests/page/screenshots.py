@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
 from sam_config import load_config
@@ -24,11 +24,18 @@ PATIENCE = 300_000
 COLOURS = 256  # a screenshot of a grey picture needs no more, and is a third of the size
 
 
+class Quiet(WSGIRequestHandler):
+    """Writes no line for every request."""
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def served() -> Iterator[str]:
     """The address of a server with the model that ships."""
     config = replace(load_config(), model_type="tiny", use_gpu=False)
-    server = make_server("127.0.0.1", 0, create_app(config), threaded=True)
+    server = make_server("127.0.0.1", 0, create_app(config), threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.port}"
@@ -70,6 +77,7 @@ def grouped(page: Page) -> None:
     page.locator("#file").set_input_files(IMAGES / "coins.png")
     expect(page.locator("#messages")).to_contain_text("encoded in")
     page.locator("#tab-groups").click()
+    page.locator("#points").select_option("16")
     page.get_by_role("button", name="Find every mask").click()
     expect(page.locator("#summary")).to_contain_text("masks")
     page.locator("#choice").select_option("preset:droplets")
@@ -82,14 +90,13 @@ def grouped(page: Page) -> None:
 
 def objects(page: Page) -> None:
     """Objects by clicks, with the candidates of the last one."""
-    page.locator("[data-sample='coffee.jpg'], #open").first.wait_for()
-    page.reload()
     page.locator("[data-sample='droplets.jpg']").click()
     expect(page.locator("#messages")).to_contain_text("encoded in")
     for number, (x, y) in enumerate([(0.29, 0.60), (0.87, 0.29), (0.415, 0.72)]):
         if number:
             page.keyboard.press("n")
         point(page, x, y)
+    page.locator("#canvas").blur()
     shoot(page, "objects.png")
 
 
@@ -102,9 +109,9 @@ def main() -> None:
         page.set_default_timeout(PATIENCE)
         page.goto(address)
         start(page)
-        objects(page)
-        page.reload()
         grouped(page)
+        page.reload()
+        objects(page)
         browser.close()
 
 

@@ -55,7 +55,7 @@ function searchForm() {
 
 function scaleForm(measureScale) {
   const size = (parts.pixelSize = el("input", { type: "number", id: "pixel-size", min: 0, step: "any" }));
-  const unit = (parts.unit = el("input", { type: "text", id: "unit", maxLength: 16 }));
+  const unit = (parts.unit = el("input", { type: "text", id: "unit", maxLength: 16, "aria-label": "Unit of length" }));
   unit.style.width = "64px";
   const change = () => {
     const pixelSize = size.valueAsNumber;
@@ -67,7 +67,7 @@ function scaleForm(measureScale) {
   unit.addEventListener("change", change);
   return [el(
     "div", { class: "row" }, el("label", { for: "pixel-size", class: "quiet" }, "A pixel is"), size,
-    el("label", { for: "unit", class: "quiet", hidden: true }, "Unit"), unit,
+    unit,
     el("button", { type: "button", title: "Draw a line of known length (L)", onclick: measureScale }, "Draw a length"),
   )];
 }
