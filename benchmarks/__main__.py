@@ -17,7 +17,7 @@ from benchmarks.conductor import measure
 from benchmarks.page import make_page
 from benchmarks.report import to_markdown
 from benchmarks.results import Machine, Results, Share
-from benchmarks.servers import measure_servers
+from benchmarks.servers import SERVER_PARTS, measure_servers
 from benchmarks.settings import (
     BACKENDS,
     BENCHMARK_VARIANTS,
@@ -34,7 +34,6 @@ from benchmarks.settings import (
 )
 from sam_server.processors import cpu_quota
 
-SERVER_PARTS = ("http", "startup", "memory")
 # What --quick puts in place of the defaults.
 QUICK: dict[str, Any] = {
     "parts": tuple(part for part in PARTS if part not in ("batches", "startup")),
@@ -79,7 +78,8 @@ def run(settings: Settings, command: str) -> Results:
         started=datetime.now(UTC).strftime("%Y-%m-%d"),
         threads=settings.threads,
         picture=f"{settings.picture_size[0]} x {settings.picture_size[1]}, drawn by code; for automatic masks a grid "
-        f"of {settings.points_per_side} x {settings.points_per_side} points",
+        f"of {settings.points_per_side} x {settings.points_per_side} points, "
+        f"pred_iou_thresh {settings.pred_iou_thresh}, stability_score_thresh {settings.stability_score_thresh}",
     )
     for variant in settings.variants:
         _measure_variant(settings, variant, results)
@@ -153,7 +153,7 @@ def _export(checkpoint: Path, variant: str) -> None:
     if all((folder / f"sam_{variant}_{part}.onnx").is_file() for part in ("encoder", "decoder")):
         return
     tell(f"ONNX files of {checkpoint.parent.name}")
-    arguments = ["--checkpoint", str(checkpoint), "--model-type", variant, "--output-dir", str(folder)]
+    arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(folder)]
     log = checkpoint.with_suffix(".export.log")
     with log.open("w") as file:
         command = [sys.executable, "convert_to_onnx.py", *arguments]
@@ -186,6 +186,14 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--runs", type=int, help=f"timed runs of a side; {defaults.runs} if left out")
     parser.add_argument("--threads", type=int, help="of one computation; the CPU quota if left out")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu if left out")
+    parser.add_argument(
+        "--pred-iou-thresh", type=float, help=f"of automatic masks; {defaults.pred_iou_thresh} if left out"
+    )
+    parser.add_argument(
+        "--stability-score-thresh",
+        type=float,
+        help=f"of automatic masks; {defaults.stability_score_thresh} if left out",
+    )
     parser.add_argument("--output", type=Path, help=f"{OUTPUT.relative_to(ROOT)} if left out")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     if given.pop("quick"):

@@ -171,6 +171,7 @@ COLUMNS = {
     "http": (("click", _median), ("spread", _spread), ("outside the decoder", _outside)),
     "startup": (("median", _median), ("spread", _spread)),
     "memory": MEMORY,
+    "regroup": (("median", _median), ("spread", _spread)),
     "batches": (
         ("pictures", _batch),
         ("a picture", _median),

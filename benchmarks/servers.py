@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import requests
 from PIL import Image
+from pycocotools import mask as coco
+from skimage.draw import disk
 
 from benchmarks.conductor import SideError, last_lines
 from benchmarks.pictures import draw_picture, grid_points
@@ -22,11 +25,15 @@ from benchmarks.results import Measurement
 from benchmarks.settings import ONNX, PYTORCH, ROOT, Settings, Side
 from sam_server.network.variants import VARIANTS
 
+# What is measured on a server.
+SERVER_PARTS = ("http", "startup", "memory", "regroup")
 READY_SECONDS = 180.0
 POLL_SECONDS = 0.02
 REQUEST_SECONDS = 300.0
 # Clicks of a run, one after the other on one connection.
 CLICKS = 8
+# Masks of the set that is grouped.
+GROUPED_MASKS = 500
 # A server that took longer to start, in seconds, is started once only.
 STARTUP_LIMIT = 12.0
 
@@ -41,6 +48,7 @@ class RunningServer:
         startup: seconds from process start to /ready.
         client: one connection that is kept.
         session_id: of the picture that is clicked on.
+        mask_set_id: of the masks that are grouped.
     """
 
     url: str
@@ -48,6 +56,7 @@ class RunningServer:
     startup: float
     client: requests.Session
     session_id: str = ""
+    mask_set_id: str = ""
 
     def post_picture(self, png: bytes) -> None:
         """Open a session on a picture."""
@@ -64,6 +73,19 @@ class RunningServer:
         decoder = re.search(r"predict;dur=([\d.]+)", answer.headers["Server-Timing"])
         assert decoder is not None
         return seconds, seconds - float(decoder[1]) / 1000
+
+    def keep_discs(self, width: int, height: int) -> None:
+        """Store a set of GROUPED_MASKS discs of the session's picture."""
+        body = {"session_id": self.session_id, "masks": [{"segmentation": rle} for rle in _discs(width, height)]}
+        self.mask_set_id = str(self._post("/mask_sets", json=body).json()["mask_set_id"])
+
+    def group(self, circularity: float) -> float:
+        """Seconds of grouping the stored set anew, with another threshold."""
+        filters = {"min_circularity": circularity}
+        body = {"mask_set_id": self.mask_set_id, "preset": "droplets", "filters": filters}
+        started = time.perf_counter()
+        self._post("/group_masks", json=body)
+        return time.perf_counter() - started
 
     def peak_memory(self) -> int:
         """Most memory that gunicorn and its workers held, in bytes."""
@@ -145,7 +167,7 @@ def server_environment(settings: Settings, side: Side, port: int) -> dict[str, s
 
 
 def measure_servers(settings: Settings, variant: str, tell: Callable[[str], None] = print) -> list[Measurement]:
-    """The parts http, startup and memory of every side of a variant, from the same servers.
+    """The parts http, startup, memory and regroup of every side of a variant, from the same servers.
 
     Args:
         settings: of the whole run.
@@ -168,10 +190,11 @@ def measure_servers(settings: Settings, variant: str, tell: Callable[[str], None
                 servers[side].post_picture(png)
                 servers[side].click(_points(settings)[0])
             except (SideError, requests.RequestException) as error:
-                found += [Measurement(part, side, failure=str(error)) for part in ("http", "startup", "memory")]
+                found += [Measurement(part, side, failure=str(error)) for part in SERVER_PARTS]
                 tell(f"  {side.label}: failed: {error}")
         memory = {side: server.peak_memory() for side, server in servers.items()}
         clicks = _click_in_turn(settings, servers)
+        groups = _group_in_turn(settings, servers) if "regroup" in settings.parts else {}
     finally:
         for server in servers.values():
             server.stop()
@@ -180,6 +203,8 @@ def measure_servers(settings: Settings, variant: str, tell: Callable[[str], None
         found.append(Measurement("http", side, seconds=totals, outside=outside))
         found.append(Measurement("startup", side, seconds=tuple(startups[side])))
         found.append(Measurement("memory", side, peak=memory[side]))
+        if side in groups:
+            found.append(Measurement("regroup", side, seconds=tuple(groups[side])))
     return [measurement for measurement in found if measurement.part in settings.parts]
 
 
@@ -201,6 +226,27 @@ def _click_in_turn(settings: Settings, servers: dict[Side, RunningServer]) -> di
         for side, server in servers.items():
             clicks[side] += [server.click(point) for point in points]
     return clicks
+
+
+def _group_in_turn(settings: Settings, servers: dict[Side, RunningServer]) -> dict[Side, list[float]]:
+    groups: dict[Side, list[float]] = {side: [] for side in servers}
+    for side, server in servers.items():
+        server.keep_discs(*settings.picture_size)
+        server.group(0.0)
+        groups[side] = [server.group(0.5 + 0.01 * run) for run in range(settings.runs)]
+    return groups
+
+
+def _discs(width: int, height: int) -> Iterator[dict[str, Any]]:
+    """GROUPED_MASKS discs in two sizes as COCO run-length encodings, some of them touching."""
+    rng = np.random.default_rng(0)
+    for number in range(GROUPED_MASKS):
+        mask = np.zeros((height, width), np.uint8, order="F")
+        centre = (rng.integers(width), rng.integers(height))
+        rows, columns = disk(centre[::-1], height / (80 if number % 3 else 30), shape=mask.shape)
+        mask[rows, columns] = 1
+        rle = coco.encode(mask)
+        yield {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def _points(settings: Settings) -> list[list[float]]:

@@ -40,7 +40,7 @@ class Runner(Protocol):
         """Low-res logits (N, 3, L, L) of N foreground points (N, 2), in one call of the decoder."""
         ...
 
-    def automatic(self, picture: ByteArray, points_per_side: int) -> list[dict[str, Any]]:
+    def automatic(self, picture: ByteArray) -> list[dict[str, Any]]:
         """Every mask of a picture, as records with COCO run-length encodings."""
         ...
 
@@ -58,6 +58,7 @@ class ProjectRunner:
         from sam_server.threads import limit_threads
 
         keep_freed_memory()  # as app.py does
+        self._settings = settings
         self._side = side
         self._backend = (
             _load_pytorch(settings, side, painted) if side.backend == PYTORCH else _load_onnx(settings, side, painted)
@@ -89,14 +90,19 @@ class ProjectRunner:
         batch = transforms.batch_prompts(prompts, embedding.original_size, embedding.input_size)
         return self._backend.decode(embedding, batch, multimask_output=True).logits
 
-    def automatic(self, picture: ByteArray, points_per_side: int) -> list[dict[str, Any]]:
+    def automatic(self, picture: ByteArray) -> list[dict[str, Any]]:
         from sam_server.automatic.generate import generate
         from sam_server.automatic.output import to_dicts
-        from sam_server.automatic.parameters import AutomaticParameters
+        from sam_server.automatic.parameters import PERFORMANCE_DEFAULTS, AutomaticParameters
 
-        mode = self._side.performance_mode
-        values = {} if mode else {"points_per_side": points_per_side}
-        parameters = AutomaticParameters.from_values(values, performance_mode=mode)
+        settings = self._settings
+        values = {"stability_score_thresh": settings.stability_score_thresh}
+        if self._side.performance_mode:  # where it asks for less than the benchmark, it keeps that
+            least = min(settings.pred_iou_thresh, PERFORMANCE_DEFAULTS["pred_iou_thresh"])
+            parameters = AutomaticParameters.from_values({**values, "pred_iou_thresh": least}, performance_mode=True)
+        else:
+            values |= {"points_per_side": settings.points_per_side, "pred_iou_thresh": settings.pred_iou_thresh}
+            parameters = AutomaticParameters.from_values(values)
         return to_dicts(generate(self._backend, picture, parameters), "coco_rle")
 
     def synchronise(self) -> None:
@@ -117,6 +123,7 @@ class ReferenceRunner:
 
         torch.set_num_threads(settings.threads)
         variant = BENCHMARK_VARIANTS[side.variant]
+        self._settings = settings
         self._torch = torch
         self._sam = reference_sam(variant, load_state_dict(settings.weights(side.variant, painted)))
         self._sam.to(settings.device)
@@ -155,10 +162,16 @@ class ReferenceRunner:
             )
         return _array(logits)
 
-    def automatic(self, picture: ByteArray, points_per_side: int) -> list[dict[str, Any]]:
+    def automatic(self, picture: ByteArray) -> list[dict[str, Any]]:
         from segment_anything import SamAutomaticMaskGenerator
 
-        generator = SamAutomaticMaskGenerator(self._sam, points_per_side=points_per_side, output_mode="coco_rle")
+        generator = SamAutomaticMaskGenerator(
+            self._sam,
+            points_per_side=self._settings.points_per_side,
+            pred_iou_thresh=self._settings.pred_iou_thresh,
+            stability_score_thresh=self._settings.stability_score_thresh,
+            output_mode="coco_rle",
+        )
         records: list[dict[str, Any]] = generator.generate(picture)
         return records
 

@@ -113,7 +113,7 @@ def automatic_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Calla
         kept = [{"segmentation": r["segmentation"], "predicted_iou": float(r["predicted_iou"])} for r in records]
         task.outcome.with_suffix(".json").write_text(json.dumps(kept))
 
-    return lambda: runner.automatic(picture, task.settings.points_per_side), save
+    return lambda: runner.automatic(picture), save
 
 
 TASKS = {
