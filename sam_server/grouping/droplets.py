@@ -14,7 +14,7 @@ from sam_server.grouping.size import SizeParameters, group_by_size
 NAMES = ("droplet", "satellite", "small droplet")
 
 # Above this coefficient of variation the diameters are cut in two even where no gap parts them.
-MAX_CV = 0.15
+MAX_CV = 0.12
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ moments by OpenCV; tests hold the figures against regionprops.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -20,8 +20,8 @@ from sam_server.masks.rle import Rle
 
 Column = npt.NDArray[np.float64]
 
-# A part counts from this share of the mask's area on: networks leave specks of a few pixels.
-MIN_PART_SHARE = 0.01
+# A part counts from this share of the mask's area on: small models leave specks of some per cent beside an object.
+MIN_PART_SHARE = 0.1
 
 # Lengths and areas scale with the pixel; the rest are pure numbers, angles or brightness.
 LENGTHS = (
@@ -58,9 +58,9 @@ class Measures:
         axis_minor_length: of the same ellipse.
         centroid_x: mean column of the pixels.
         centroid_y: mean row of the pixels.
-        parts: 8-connected parts that hold at least MIN_PART_SHARE of the area.
+        parts: 8-connected parts that hold at least MIN_PART_SHARE of the area; the largest always counts.
         parts_distance: how far the farthest of these parts lies from the largest, nearest pixels, centre to centre.
-        touches_edge: 1 where the mask reaches the first or last row or column of the picture, else 0.
+        touches_edge: 1 where one of these parts reaches the first or last row or column of the picture, else 0.
         mean_intensity: mean brightness on the mask, 0 to 255; NaN where the picture is not known.
     """
 
@@ -125,7 +125,7 @@ def _measure_one(mask: CroppedMask) -> tuple[float, ...]:
     pixels = np.ascontiguousarray(mask.pixels).view(np.uint8)
     area = mask.area
     length = perimeter(pixels)
-    parts, distance = _parts(pixels, area)
+    parts, distance, at_edge = _parts(pixels, mask)
     left, right = _hull_spans(mask.pixels)
     return (
         area,
@@ -136,7 +136,7 @@ def _measure_one(mask: CroppedMask) -> tuple[float, ...]:
         *_ellipse(pixels, area / int((right - left + 1).sum()), mask),
         parts,
         distance,
-        float(_touches_edge(mask)),
+        float(at_edge),
     )
 
 
@@ -218,22 +218,25 @@ def _ellipse(pixels: ByteArray, solidity: float, mask: CroppedMask) -> tuple[flo
     return (eccentricity, solidity, orientation, 4 * math.sqrt(large), 4 * math.sqrt(small), x, y)
 
 
-def _parts(pixels: ByteArray, area: int) -> tuple[int, float]:
+def _parts(pixels: ByteArray, mask: CroppedMask) -> tuple[int, float, bool]:
+    """Number of parts that count, distance of the farthest from the largest, and whether one is at the edge."""
     if cv2.connectedComponents(pixels, connectivity=8)[0] == 2:
-        return 1, 0.0
+        return 1, 0.0, _touches_edge(mask.bbox, mask.size)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
     largest = int(areas.argmax())
-    large = areas >= max(1.0, MIN_PART_SHARE * area)
-    large[largest] = False
-    if not large.any():
-        return 1, 0.0
+    large = areas >= max(1.0, MIN_PART_SHARE * mask.area)
+    large[largest] = True
+    boxes = stats[large, : cv2.CC_STAT_AREA] + (mask.x, mask.y, 0, 0)
+    at_edge = any(_touches_edge(box, mask.size) for box in boxes.tolist())
+    others = [label for label in np.flatnonzero(large) if label != largest]
+    if not others:
+        return 1, 0.0, at_edge
     away = cv2.distanceTransform((labels != largest).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    farthest = max(float(away[labels == label].min()) for label in np.flatnonzero(large))
-    return 1 + int(large.sum()), farthest
+    return 1 + len(others), max(float(away[labels == label].min()) for label in others), at_edge
 
 
-def _touches_edge(mask: CroppedMask) -> bool:
-    x, y, width, height = mask.bbox
-    return x == 0 or y == 0 or x + width == mask.size[1] or y + height == mask.size[0]
+def _touches_edge(box: Sequence[int], size: tuple[int, int]) -> bool:
+    x, y, width, height = box
+    return x == 0 or y == 0 or x + width == size[1] or y + height == size[0]
