@@ -47,7 +47,8 @@ function searchForm() {
   };
   return el(
     "form", { class: "stack", onsubmit: send },
-    el("div", { class: "row" }, el("label", { for: "points", class: "quiet" }, "Search"), el("div", { class: "grow" }, points), parts.find),
+    el("div", { class: "row" }, el("label", { for: "points", class: "quiet" }, "Search"), el("div", { class: "grow" }, points)),
+    el("div", { class: "row" }, parts.find),
     el("details", {}, el("summary", {}, "Thresholds of the search"), iouField, stabilityField,
       el("div", { class: "check" }, crops, el("label", { for: "crops" }, "Search four crops too (small things; slower)"))),
   );
