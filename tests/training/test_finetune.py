@@ -75,8 +75,8 @@ class TestFineTuning:
         config = TrainConfig(
             find_variant(TINY, None),
             (Stage(256, 1.0, batch=2, masks=4, rounds=1),),
-            steps=40,
-            learning_rate=5e-4,
+            steps=60,
+            learning_rate=2e-3,
             ema=0.9,
         )
         trainer = start_from(TINY, config)
