@@ -1,0 +1,92 @@
+"""The model that ships: ONNX against PyTorch on photographs, with prompts of every kind and in every precision."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend_loader import TINY_DIR
+from convert_to_onnx import ExportOptions, export_checkpoint
+from onnx_sam_wrapper import OnnxSam, load_onnx_sam
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.backend import SamBackend
+from sam_server.network.variants import VARIANTS
+from sam_server.onnx.agreement import every_kind_of_prompt, mask_iou
+from sam_server.onnx.engines import CPU_PROVIDER, OPENVINO
+from sam_server.predictor import Predictor
+from tests.reference.pictures import photographs
+
+CHECKPOINT = TINY_DIR / "sam_tiny.safetensors"
+PICTURES = ("square", "landscape", "portrait", "odd", "grey", "large")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """By picture: embedding (C, E, E), and masks (N, 3, H, W) of N prompts of every kind."""
+
+    embeddings: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+
+
+def answers(backend: SamBackend) -> Answers:
+    predictor = Predictor(backend)
+    embeddings, masks = {}, {}
+    for name in PICTURES:
+        pixels = photographs()[name]
+        embedding = predictor.encode(pixels)
+        embeddings[name] = backend.embedding_array(embedding)
+        prompts = every_kind_of_prompt(*pixels.shape[:2], backend.spec.low_res_size)
+        masks[name] = np.stack([prediction.masks for prediction in predictor.predict(embedding, prompts)])
+    return Answers(embeddings, masks)
+
+
+@pytest.fixture(scope="module")
+def expected() -> Answers:
+    return answers(load_pytorch_sam(CHECKPOINT, use_gpu=False, precision="fp32"))
+
+
+@pytest.fixture(scope="module")
+def onnx_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("fp32"), "fp32")
+
+
+def exported(directory: Path, precision: str) -> Path:
+    export_checkpoint(CHECKPOINT, VARIANTS["tiny"], directory, ExportOptions(precision), "0" * 64)
+    return directory
+
+
+def ious(backend: OnnxSam, expected: Answers) -> tuple[float, np.ndarray]:
+    """Largest relative error of an embedding, and IoU of every mask."""
+    found = answers(backend)
+    assert sum(len(masks) for masks in expected.masks.values()) >= 200
+    errors = [
+        np.linalg.norm(found.embeddings[name] - embedding) / np.linalg.norm(embedding)
+        for name, embedding in expected.embeddings.items()
+    ]
+    each = [
+        mask_iou(found.masks[name].reshape(-1, *masks.shape[2:]), masks.reshape(-1, *masks.shape[2:]))
+        for name, masks in expected.masks.items()
+    ]
+    return float(max(errors)), np.concatenate(each)
+
+
+@pytest.mark.parametrize("provider", [OPENVINO, CPU_PROVIDER])
+def test_fp32_equals_pytorch(onnx_dir: Path, expected: Answers, provider: str) -> None:
+    error, iou = ious(load_onnx_sam(onnx_dir, "tiny", [provider]), expected)
+    assert error <= 1e-4
+    assert iou.mean() >= 0.999
+    assert iou.min() >= 0.99
+
+
+def test_bf16_is_near(onnx_dir: Path, expected: Answers) -> None:
+    _, iou = ious(load_onnx_sam(onnx_dir, "tiny", [OPENVINO], precision="bf16"), expected)
+    assert iou.mean() >= 0.97
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_narrow_weights_are_near(tmp_path: Path, expected: Answers, precision: str) -> None:
+    backend = load_onnx_sam(exported(tmp_path, precision), "tiny", use_gpu=False)
+    assert backend.info.precision == precision
+    _, iou = ious(backend, expected)
+    assert iou.mean() >= 0.97
