@@ -57,7 +57,7 @@ function searchForm() {
 function scaleForm(measureScale) {
   const size = (parts.pixelSize = el("input", { type: "number", id: "pixel-size", min: 0, step: "any" }));
   const unit = (parts.unit = el("input", { type: "text", id: "unit", maxLength: 16, "aria-label": "Unit of length" }));
-  unit.style.width = "64px";
+  unit.style.width = "54px";
   const change = () => {
     const pixelSize = size.valueAsNumber;
     const clean = unit.value.trim() || "px";
