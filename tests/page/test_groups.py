@@ -123,7 +123,7 @@ def test_a_drawn_length_gives_the_scale(with_masks):
     desk.drag((0.4, 0.5), (0.6, 0.5))
     expect(desk.find("dialog")).to_contain_text("How long is this line?")
     pixels = float(re.search(r"is ([\d.]+) pixels", desk.find("dialog").inner_text())[1])
-    desk.page.get_by_label("Length").fill("100")
+    desk.page.get_by_label("Length", exact=True).fill("100")
     desk.page.get_by_role("button", name="Use it").click()
     expect(desk.find("#summary")).to_contain_text("µm")
     asked = desk.sent("group_masks")[-1]
