@@ -10,7 +10,7 @@ from torch import Tensor
 from sam_server import transforms
 from sam_server.arrays import FloatArray
 from sam_server.backend import BackendInfo, Candidates, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
-from sam_server.checkpoints.load import load_state_dict
+from sam_server.checkpoints.load import CheckpointError, load_state_dict
 from sam_server.network.fast_decoder import FastDecoder
 from sam_server.network.image_encoder_vit import ImageEncoderViT
 from sam_server.network.sam import Sam, load_sam
@@ -194,6 +194,8 @@ def load_pytorch_sam(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: there is no such file")
     chosen = variant or find_variant(checkpoint, model_type)
     device, notes = choose_device(use_gpu)
 

@@ -1,5 +1,6 @@
 """Runs the sides of a part against each other: a process each, a run each in turn."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -57,14 +58,17 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        if self._process.poll() is None:
-            assert self._process.stdin is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+        if self._process.poll() is None:
             try:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._process.stdout.close()
 
     def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -75,7 +79,7 @@ class WorkerProcess:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            self._process.wait()
+            self.close()
             raise SideError(last_lines(Path(self._log.name)) or f"ended with {self._process.returncode}")
         fields: dict[str, Any] = json.loads(answer)
         return fields
