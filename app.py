@@ -2,10 +2,11 @@
 
 import atexit
 import logging
+import logging.config
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 from flask import Flask
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -15,6 +16,7 @@ from sam_config import ConfigError, SamConfig, load_config
 from sam_server.allocator import keep_freed_memory
 from sam_server.backend import SamBackend
 from sam_server.images import ImageLimits
+from sam_server.logs import configuration
 from sam_server.processors import cpu_quota
 from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
@@ -88,6 +90,11 @@ def _web_settings(config: SamConfig) -> WebSettings:
         queue_timeout=config.queue_timeout,
         api_keys=config.api_keys,
         cors_origins=config.cors_origins,
+        metrics=cast(Literal["key", "open", "off"], config.metrics),
+        job_workers=config.job_workers,
+        job_queue_length=config.job_queue_length,
+        jobs_kept=config.jobs_kept,
+        max_event_streams=config.event_streams,
     )
 
 
@@ -99,15 +106,11 @@ def _exit(reason: str) -> None:
     os._exit(EXIT_NO_MODEL)
 
 
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-
 def _application() -> Flask:
     """The application of the environment, as a server process wants it: a bad setting ends it with one line."""
     try:
         config = load_config()
-        _set_up_logging(config.log_level)
+        logging.config.dictConfig(configuration(config.log_level, config.log_format))
         application = create_app(config)
     except ConfigError as error:
         print(error, file=sys.stderr, flush=True)
@@ -130,6 +133,9 @@ class _Handler(WSGIRequestHandler):
     """Keeps connections open between requests, as gunicorn does."""
 
     protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing: the application logs its requests itself."""
 
 
 class _Server(ThreadedWSGIServer):

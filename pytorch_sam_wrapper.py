@@ -9,7 +9,15 @@ from torch import Tensor
 
 from sam_server import transforms
 from sam_server.arrays import FloatArray
-from sam_server.backend import BackendInfo, Candidates, ImageEmbedding, LowResMasks, ModelSpec, PreparedImage
+from sam_server.backend import (
+    BackendInfo,
+    Candidates,
+    DeviceMemory,
+    ImageEmbedding,
+    LowResMasks,
+    ModelSpec,
+    PreparedImage,
+)
 from sam_server.checkpoints.load import CheckpointError, load_state_dict
 from sam_server.network.fast_decoder import FastDecoder
 from sam_server.network.image_encoder_vit import ImageEncoderViT
@@ -119,6 +127,14 @@ class PyTorchSam:
     def embedding_array(self, embedding: ImageEmbedding) -> FloatArray:
         """See `SamBackend.embedding_array`."""
         return _to_numpy(embedding.data[0])
+
+    def device_memory(self) -> DeviceMemory | None:
+        """See `KnowsDeviceMemory.device_memory`: CUDA tells, other devices do not."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        used, reserved = torch.cuda.memory_allocated(self.device), torch.cuda.memory_reserved(self.device)
+        return DeviceMemory(used, reserved, free, total)
 
     def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""

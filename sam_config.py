@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from sam_server.logs import FORMATS as LOG_FORMATS
 from sam_server.network.variants import VARIANTS
 
 logger = logging.getLogger(__name__)
@@ -191,6 +192,10 @@ class SamConfig:
     cors_origins: tuple[str, ...] = _setting(
         _list("origins, separated by commas"), (), "Origins whose web pages may call the server; * is all of them."
     )
+    metrics: str = _setting(
+        _choice("key", "open", "off"), "key", "Who may read /metrics: whoever has an API key, everybody, or nobody."
+    )
+    log_format: str = _setting(_choice(*LOG_FORMATS), "text", "Log lines for people or for machines.")
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
     # Bounds.
     cache_bytes: int = _setting(
@@ -206,6 +211,14 @@ class SamConfig:
         _integer(0, 10_000), 64, "Computations that may wait for the model; the next one gets 503."
     )
     queue_timeout: float = _setting(_seconds(0.1), 60.0, "Time that one may wait before it gets 503.")
+    job_workers: int = _setting(
+        _integer(1, 64), 2, "Jobs that run at once in this process; each computation still waits for its turn."
+    )
+    job_queue_length: int = _setting(_integer(0, 10_000), 16, "Jobs that may wait; the next one gets 503.")
+    jobs_kept: int = _setting(_integer(1, 1_000_000), 1000, "Ended jobs whose outcome is kept.")
+    event_streams: int = _setting(
+        _integer(1, 1024), 8, "Clients that may follow a job at once; each takes one of SAM_THREADS."
+    )
     intra_op_threads: int = _setting(
         _integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."
     )

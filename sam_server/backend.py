@@ -131,6 +131,32 @@ class BackendInfo:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Memory of the GPU that a backend runs on, in bytes.
+
+    Attributes:
+        used: held by arrays of this process.
+        reserved: kept by this process's allocator, `used` included.
+        free: free on the device, for every process.
+        total: of the device.
+    """
+
+    used: int
+    reserved: int
+    free: int
+    total: int
+
+
+@runtime_checkable
+class KnowsDeviceMemory(Protocol):
+    """A backend that can tell how full its device is."""
+
+    def device_memory(self) -> DeviceMemory | None:
+        """The memory of the device; None where it is no GPU that tells."""
+        ...
+
+
 @runtime_checkable
 class SamBackend(Protocol):
     """The interface that PyTorchSam and OnnxSam share."""

@@ -1,8 +1,10 @@
 """The things that sessions hold, as values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sam_server.arrays import FloatArray
 from sam_server.backend import ImageEmbedding
 
 
@@ -46,6 +48,7 @@ class Session:
         expires_in: seconds until it is forgotten, if nobody uses it before.
         masks: how many masks can be continued by their mask_id.
         mask_sets: ids of the kept mask sets.
+        owner: who opened it, in the words of those above; empty where that does not matter.
     """
 
     id: str
@@ -53,6 +56,26 @@ class Session:
     expires_in: float
     masks: int
     mask_sets: tuple[str, ...]
+    owner: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SessionContent:
+    """A session with everything that is kept of it.
+
+    Attributes:
+        session: the look at it.
+        picture: sha256 of the upload, hexadecimal.
+        made: masks made so far, by the mark in their ids.
+        masks: (L, L) float32 logits by mask_id.
+        mask_sets: by id.
+    """
+
+    session: Session
+    picture: str
+    made: Mapping[str, int]
+    masks: Mapping[str, FloatArray]
+    mask_sets: Mapping[str, HasBytes]
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,7 @@ class CacheStats:
         budget_bytes: memory that may be held.
         sessions: sessions held now.
         images: different pictures held now.
+        mask_sets: mask sets held now.
         hits: requests that found their embedding, or waited for one that another request was making.
         misses: pictures that had to be encoded.
         evictions: sessions forgotten for want of memory.
@@ -74,6 +98,7 @@ class CacheStats:
     budget_bytes: int
     sessions: int
     images: int
+    mask_sets: int
     hits: int
     misses: int
     evictions: int

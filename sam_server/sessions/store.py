@@ -5,11 +5,12 @@ a whole and forgotten as a whole. A picture that several sessions share is held 
 """
 
 import hashlib
+import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -17,26 +18,29 @@ import numpy as np
 
 from sam_server.arrays import FloatArray
 from sam_server.sessions.errors import ForgottenIdError, Kind, OverBudgetError, Reason, UnknownIdError
-from sam_server.sessions.kept import CacheStats, HasBytes, KeptImage, Session
+from sam_server.sessions.kept import CacheStats, HasBytes, KeptImage, Session, SessionContent
 
 # What a session or a mask set costs beside its arrays, in bytes, rounded up: a million empty ones are not free.
 SESSION_BYTES = 2_048
 # A session's own logits may take this share of the budget; its oldest masks are forgotten beyond it.
 LOGITS_SHARE = 0.25
+# A mask's number in its session, and the mark of the process that counted it where no other could be asked.
+_MASK_ID = re.compile(r"m([1-9][0-9]{0,17})(?:-([0-9a-f]{8}))?")
 # How many ids are remembered after their session is gone, to tell "forgotten" from "never existed".
 FORGOTTEN_IDS = 10_000
 
 
 @dataclass(eq=False)
 class _Entry:
-    """A session as the store holds it."""
+    """A session as the store holds it; `made` has how many masks were made, by the mark in their ids."""
 
     id: str
     key: str
     expires: float
-    masks: OrderedDict[int, FloatArray] = field(default_factory=OrderedDict)
+    owner: str
+    masks: OrderedDict[str, FloatArray] = field(default_factory=OrderedDict)
     mask_bytes: int = 0
-    masks_made: int = 0
+    made: dict[str, int] = field(default_factory=dict)
     mask_sets: dict[str, HasBytes] = field(default_factory=dict)
     set_bytes: int = 0
 
@@ -81,12 +85,13 @@ class SessionStore:
         self._bytes = 0
         self._hits = self._misses = self._evictions = self._expirations = 0
 
-    def open(self, source: bytes, encode: Callable[[], KeptImage]) -> tuple[Session, bool]:
+    def open(self, source: bytes, encode: Callable[[], KeptImage], owner: str = "") -> tuple[Session, bool]:
         """Open a session on a picture; equal bytes are encoded once, however many ask at the same time.
 
         Args:
             source: the upload, whose hash is the picture's name.
             encode: makes the kept picture; called at most once, and not under the store's lock.
+            owner: who opens it, for those who want to know later.
 
         Returns:
             The new session, and whether it found an embedding (or waited for one in the making).
@@ -95,9 +100,16 @@ class SessionStore:
             OverBudgetError: the picture alone is larger than the budget.
             Exception: what `encode` raised, in every thread that waited for it; the next call tries again.
         """
-        key = hashlib.sha256(source).hexdigest()
+        return self._enter(secrets.token_hex(16), hashlib.sha256(source).hexdigest(), encode, owner)
+
+    def _enter(
+        self, session_id: str, key: str, encode: Callable[[], KeptImage], owner: str
+    ) -> tuple[Session, bool]:
+        """`open` under an id that is given; a session of this id that is held already is used."""
         with self._lock:
             self._forget_expired()
+            if session_id in self._entries:
+                return self._look(self._use(session_id)), True
             shared = self._images.get(key)
             flight = self._flights.get(key)
             cached = shared is not None or flight is not None
@@ -107,13 +119,13 @@ class SessionStore:
                 self._misses += 1
                 flight = self._flights[key] = Future()
             if shared is not None:
-                return self._add(key, shared.image), True
+                return self._add(session_id, key, shared.image, owner), True
         assert flight is not None
         if cached:
             image = flight.result()
             with self._lock:
-                return self._add(key, image), True
-        return self._fly(key, flight, encode), False
+                return self._add(session_id, key, image, owner), True
+        return self._fly(session_id, key, flight, encode, owner), False
 
     def get(self, session_id: str) -> Session:
         """Look at a session, which renews its time to live.
@@ -135,13 +147,17 @@ class SessionStore:
         with self._lock:
             self._forget(self._use(session_id), "deleted")
 
-    def keep_masks(self, session_id: str, logits: Sequence[FloatArray]) -> list[str]:
+    def keep_masks(
+        self, session_id: str, logits: Sequence[FloatArray], first: int | None = None, mark: str = ""
+    ) -> list[str]:
         """Keep low-res logits for refinement.
 
         Args:
             session_id: of the session they belong to. If it was forgotten meanwhile, nothing is kept and the ids
                 that come back are as forgotten as the session.
             logits: (L, L) float32 each. They are copied, so that a view does not keep its parent alive.
+            first: number of the first one, where somebody else counts.
+            mark: of the ids, where they are counted apart from the others of the session.
 
         Returns:
             A mask_id for each, counted up within the session.
@@ -150,14 +166,16 @@ class SessionStore:
         with self._lock:
             entry = self._entries.get(session_id)
             if entry is None:
-                return [f"m{number}" for number in range(1, len(kept) + 1)]
-            first = entry.masks_made + 1
-            entry.masks_made += len(kept)
-            entry.masks.update(zip(range(first, first + len(kept)), kept, strict=True))
-            self._grow(entry, mask_bytes=sum(array.nbytes for array in kept))
+                return _mask_ids(first or 1, len(kept), mark)
+            first = entry.made.get(mark, 0) + 1 if first is None else first
+            entry.made[mark] = max(entry.made.get(mark, 0), first + len(kept) - 1)
+            ids = _mask_ids(first, len(kept), mark)
+            known = sum(entry.masks.pop(name).nbytes for name in ids if name in entry.masks)
+            entry.masks.update(zip(ids, kept, strict=True))
+            self._grow(entry, mask_bytes=sum(array.nbytes for array in kept) - known)
             self._drop_masks(entry, int(self._budget * LOGITS_SHARE))
             self._make_room(entry)
-            return [f"m{number}" for number in range(first, entry.masks_made + 1)]
+            return ids
 
     def mask_logits(self, session_id: str, mask_id: str) -> FloatArray:
         """The (L, L) float32 logits of an earlier mask of a session.
@@ -167,18 +185,14 @@ class SessionStore:
         """
         with self._lock:
             entry = self._use(session_id)
-            digits = mask_id.removeprefix("m")
-            number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
-            if not 1 <= number <= entry.masks_made or mask_id != f"m{number}":
-                raise UnknownIdError("mask", mask_id)
-            logits = entry.masks.get(number)
+            logits = entry.masks.get(mask_id)
             if logits is None:
-                raise ForgottenIdError("mask", mask_id, "evicted")
-            entry.masks.move_to_end(number)
+                raise missing_mask(mask_id, entry.made)
+            entry.masks.move_to_end(mask_id)
             return logits
 
-    def keep_mask_set(self, session_id: str, mask_set: HasBytes) -> str:
-        """Keep a mask set with its session and return its id, 32 hexadecimal digits, unguessable.
+    def keep_mask_set(self, session_id: str, mask_set: HasBytes, set_id: str | None = None) -> str:
+        """Keep a mask set with its session and return its id, 32 hexadecimal digits, unguessable unless it is given.
 
         Raises:
             UnknownIdError, ForgottenIdError: there is no such session.
@@ -186,11 +200,13 @@ class SessionStore:
         """
         with self._lock:
             entry = self._use(session_id)
+            if set_id in entry.mask_sets:
+                return set_id
             cost = SESSION_BYTES + mask_set.nbytes
             needed = self._images[entry.key].image.nbytes + SESSION_BYTES + entry.set_bytes + cost
             if needed > self._budget:
                 raise OverBudgetError(needed, self._budget)
-            set_id = secrets.token_hex(16)
+            set_id = set_id or secrets.token_hex(16)
             entry.mask_sets[set_id] = mask_set
             self._set_owners[set_id] = session_id
             self._grow(entry, set_bytes=cost)
@@ -211,6 +227,33 @@ class SessionStore:
             entry = self._use(owner)
             return self._look(entry), entry.mask_sets[set_id]
 
+    def keep_grouping(self, set_id: str) -> None:
+        """Take note that a mask set was grouped: it remembers that itself, so nothing is to be done in one process."""
+
+    def held(self) -> list[str]:
+        """Ids of the sessions in this process's memory."""
+        with self._lock:
+            self._forget_expired()
+            return list(self._entries)
+
+    def content(self, session_id: str) -> SessionContent | None:
+        """All that memory holds of a session, which does not count as use; None where it holds nothing."""
+        with self._lock:
+            self._forget_expired()
+            entry = self._entries.get(session_id)
+            if entry is None:
+                return None
+            return SessionContent(
+                self._look(entry), entry.key, dict(entry.made), dict(entry.masks), dict(entry.mask_sets)
+            )
+
+    def discard(self, session_id: str, reason: Reason) -> None:
+        """Forget a session if it is held."""
+        with self._lock:
+            entry = self._entries.get(session_id)
+            if entry is not None:
+                self._forget(entry, reason)
+
     def stats(self) -> CacheStats:
         """Counters and what is held now."""
         with self._lock:
@@ -220,13 +263,16 @@ class SessionStore:
                 budget_bytes=self._budget,
                 sessions=len(self._entries),
                 images=len(self._images),
+                mask_sets=len(self._set_owners),
                 hits=self._hits,
                 misses=self._misses,
                 evictions=self._evictions,
                 expirations=self._expirations,
             )
 
-    def _fly(self, key: str, flight: Future[KeptImage], encode: Callable[[], KeptImage]) -> Session:
+    def _fly(
+        self, session_id: str, key: str, flight: Future[KeptImage], encode: Callable[[], KeptImage], owner: str
+    ) -> Session:
         """Encode for all who wait on the flight; whatever happens, the key is free again afterwards."""
         try:
             image = encode()
@@ -238,11 +284,13 @@ class SessionStore:
         try:
             with self._lock:
                 del self._flights[key]
-                return self._add(key, image)
+                return self._add(session_id, key, image, owner)
         finally:
             flight.set_result(image)
 
-    def _add(self, key: str, image: KeptImage) -> Session:
+    def _add(self, session_id: str, key: str, image: KeptImage, owner: str) -> Session:
+        if session_id in self._entries:
+            return self._look(self._use(session_id))
         shared = self._images.get(key)
         if shared is None:
             if image.nbytes + SESSION_BYTES > self._budget:
@@ -250,7 +298,7 @@ class SessionStore:
             shared = self._images[key] = _Shared(image)
             self._bytes += image.nbytes
         shared.users += 1
-        entry = _Entry(secrets.token_hex(16), key, self._clock() + self._ttl)
+        entry = _Entry(session_id, key, self._clock() + self._ttl, owner)
         self._entries[entry.id] = entry
         self._bytes += entry.nbytes
         self._make_room(entry)
@@ -263,6 +311,7 @@ class SessionStore:
             expires_in=entry.expires - self._clock(),
             masks=len(entry.masks),
             mask_sets=tuple(entry.mask_sets),
+            owner=entry.owner,
         )
 
     def _use(self, session_id: str) -> _Entry:
@@ -315,3 +364,21 @@ class SessionStore:
             self._forgotten[name] = reason
         while len(self._forgotten) > FORGOTTEN_IDS:
             self._forgotten.popitem(last=False)
+
+
+def missing_mask(mask_id: str, made: Mapping[str, int]) -> UnknownIdError | ForgottenIdError:
+    """Why a mask is not there.
+
+    Args:
+        mask_id: as it came.
+        made: masks made in the session so far, by the mark in their ids.
+    """
+    found = _MASK_ID.fullmatch(mask_id)
+    if found is not None and int(found[1]) <= made.get(found[2] or "", 0):
+        return ForgottenIdError("mask", mask_id, "evicted")
+    return UnknownIdError("mask", mask_id)
+
+
+def _mask_ids(first: int, count: int, mark: str) -> list[str]:
+    end = f"-{mark}" if mark else ""
+    return [f"m{number}{end}" for number in range(first, first + count)]

@@ -8,6 +8,7 @@ import orjson
 from flask import Response
 
 from sam_server.sessions.kept import Session
+from sam_server.web.hooks import note_session
 
 
 def json_answer(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -17,6 +18,7 @@ def json_answer(document: Mapping[str, Any], status: int = 200, headers: Mapping
 
 def picture_fields(session: Session) -> dict[str, Any]:
     """The fields of `PictureOut`."""
+    note_session(session.id)
     height, width = session.image.embedding.original_size
     expires = datetime.now(UTC) + timedelta(seconds=session.expires_in)
     return {

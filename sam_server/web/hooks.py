@@ -1,19 +1,26 @@
-"""What happens around every request: its id, its timings, its key, and who may read the answer."""
+"""What happens around every request: its id, its timings, its line in the log, its key, and who may read the answer."""
 
+import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from flask import Flask, Response, g, request
 
+from sam_server import logs
 from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
+log = logging.getLogger("sam_server.requests")
+
 # An id that came with the request is taken over if it cannot break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Paths that are asked every few seconds: their good answers are logged at the level "debug".
+_PROBED_PATHS = frozenset({"/health", "/ready", "/metrics"})
 # Paths that a probe or a load balancer asks without a key; the page asks its user for one.
 _OPEN_PATHS = frozenset({"/health", "/ready", "/"})
 _OPEN_FOLDER = "/page/"
@@ -50,6 +57,7 @@ def register(app: Flask) -> None:
     app.before_request(_begin)
     app.before_request(_check_key)
     app.after_request(_finish)
+    app.teardown_request(_forget)
 
 
 def _begin() -> None:
@@ -57,11 +65,17 @@ def _begin() -> None:
     g.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     g.started = time.perf_counter()
     g.timings = {}
+    logs.request_id.set(g.request_id)
+
+
+def _forget(_: BaseException | None) -> None:
+    logs.request_id.set(None)
 
 
 def _check_key() -> None:
     keys = server().settings.api_keys
     is_open = request.path in _OPEN_PATHS or request.path.startswith(_OPEN_FOLDER)
+    is_open = is_open or (request.path == "/metrics" and server().settings.metrics == "open")
     if not keys or is_open or request.method == "OPTIONS":
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -78,7 +92,28 @@ def _finish(response: Response) -> Response:
     phases = {**g.timings, "total": time.perf_counter() - g.started}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={took * 1000:.1f}" for name, took in phases.items())
     _allow_origin(response)
+    _record(response.status_code, phases)
     return response
+
+
+def note_session(session_id: str) -> None:
+    """Remember the session that the current request is about, for its line in the log."""
+    g.session_id = session_id
+
+
+def _record(status: int, phases: Mapping[str, float]) -> None:
+    """Count the request and log it. An id of a session opens it, so the log has the start of its hash instead."""
+    route = None if request.url_rule is None else request.url_rule.rule
+    server().metrics.count_request(request.method, route, status, phases)
+    level = logging.DEBUG if request.path in _PROBED_PATHS and status < 400 else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {"method": request.method, "route": route, "status": status}
+    if (session_id := g.get("session_id")) is not None:
+        fields["session"] = hashlib.sha256(session_id.encode()).hexdigest()[:12]
+    fields["ms"] = round(phases["total"] * 1000, 1)
+    fields["phases"] = {name: round(took * 1000, 1) for name, took in phases.items() if name != "total"}
+    log.log(level, "request", extra={logs.FIELDS: fields})
 
 
 def _allow_origin(response: Response) -> None:

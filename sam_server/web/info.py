@@ -1,15 +1,16 @@
-"""GET /health, /ready, /backend_info: is it alive, may it be asked, and what runs."""
+"""GET /health, /ready, /backend_info, /metrics: is it alive, may it be asked, what runs, and how it fares."""
 
 from dataclasses import asdict
 from pathlib import PurePath
 
-from flask import Response
+from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from sam_server import __version__
 from sam_server.web.answers import json_answer
 from sam_server.web.openapi import responses
+from sam_server.web.problems import Problem
 from sam_server.web.schemas import BackendInfoOut, HealthOut, ReadyOut
 from sam_server.web.state import server
 
@@ -67,3 +68,20 @@ def backend_info() -> Response:
             "version": __version__,
         }
     )
+
+
+@blueprint.get(
+    "/metrics",
+    summary="Numbers for Prometheus",
+    responses={
+        200: {"description": "the text format of Prometheus, or of OpenMetrics", "content": {"text/plain": {}}},
+        **responses({}, 404),
+    },
+)
+def metrics() -> Response:
+    """SAM_METRICS tells who may read them."""
+    state = server()
+    if state.settings.metrics == "off":
+        raise Problem(404, "unknown_path", "this server gives no metrics: see SAM_METRICS")
+    data, content_type = state.metrics.write(request.headers.get("Accept", ""))
+    return Response(data, content_type=content_type)

@@ -49,6 +49,7 @@ class LoadedModel:
     Attributes:
         backend: waits for its turn at the gate.
         background_backend: the same for long work, which is never refused its turn.
+        ungated: the backend itself, for questions that compute nothing.
         predictor: on `backend`.
         report: what was asked for.
         warm_up_ms: time of the first picture and click, in milliseconds.
@@ -56,6 +57,7 @@ class LoadedModel:
 
     backend: SamBackend
     background_backend: SamBackend
+    ungated: SamBackend
     predictor: Predictor
     report: BackendReport
     warm_up_ms: float
@@ -94,7 +96,7 @@ class ModelSlot:
         warm_up_ms = _warm_up(backend)
         gated = GatedBackend(backend, self._gate)
         patient = GatedBackend(backend, self._gate, patient=True)
-        self._model = LoadedModel(gated, patient, Predictor(gated), report, warm_up_ms)
+        self._model = LoadedModel(gated, patient, backend, Predictor(gated), report, warm_up_ms)
         log.info("%s", banner(self._model))
 
     def fail(self, reason: str) -> None:

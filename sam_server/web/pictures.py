@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from sam_server import images
 from sam_server.sessions.kept import KeptImage, Session
-from sam_server.web.hooks import add_time, spent, timed
+from sam_server.web.hooks import add_time, note_session, spent, timed
 from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
@@ -60,4 +60,6 @@ def session_of(session_id: str | None, source: bytes | None) -> Session:
     if session_id is None:
         raise Problem(400, "missing_picture", "give a session_id or a picture in the field 'image'", field="session_id")
     with timed("cache"):
-        return server().sessions.get(session_id)
+        session = server().sessions.get(session_id)
+    note_session(session.id)
+    return session

@@ -216,6 +216,7 @@ class CacheOut(BaseModel):
     budget_bytes: int
     sessions: int
     images: int
+    mask_sets: int
     hits: int
     misses: int
     evictions: int

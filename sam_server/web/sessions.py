@@ -5,7 +5,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from sam_server.web.answers import json_answer, picture_fields
-from sam_server.web.hooks import timed
+from sam_server.web.hooks import note_session, timed
 from sam_server.web.openapi import body, responses
 from sam_server.web.pictures import open_session
 from sam_server.web.problems import Problem
@@ -44,4 +44,5 @@ def look_at_session(path: SessionPath) -> Response:
 def delete_session(path: SessionPath) -> Response:
     """The picture, its embedding and its masks are forgotten, unless another session has the same picture."""
     server().sessions.delete(path.session_id)
+    note_session(path.session_id)
     return Response(status=204)

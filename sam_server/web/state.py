@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flask import current_app
 
@@ -9,6 +10,7 @@ from sam_server.images import ImageLimits
 from sam_server.jobs.gate import InferenceGate
 from sam_server.jobs.queue import JobQueue
 from sam_server.sessions.store import SessionStore
+from sam_server.web.metrics import Metrics, StateCollector
 from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReadyError, ModelSlot
 from sam_server.web.problems import Problem, busy
 
@@ -30,6 +32,7 @@ class WebSettings:
         queue_timeout: how long one may wait, in seconds.
         api_keys: one of them must come with every request; none needed if empty.
         cors_origins: origins whose pages may call this server; "*" for all.
+        metrics: who may read /metrics: "key", those with an API key; "open", everybody; "off", nobody.
         job_workers: jobs that run at once; their computations pass the gate like all others.
         job_queue_length: jobs that may wait.
         jobs_kept: ended jobs whose outcome is kept; their mask sets are kept with the sessions.
@@ -46,6 +49,7 @@ class WebSettings:
     queue_timeout: float = 60.0
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    metrics: Literal["key", "open", "off"] = "key"
     job_workers: int = 2
     job_queue_length: int = 16
     jobs_kept: int = 1_000
@@ -62,6 +66,7 @@ class Server:
     sessions: SessionStore
     jobs: JobQueue
     event_streams: threading.BoundedSemaphore
+    metrics: Metrics
 
     def model(self) -> LoadedModel:
         """The loaded model, or a 503 problem."""
@@ -76,14 +81,15 @@ class Server:
 def make_server(settings: WebSettings) -> Server:
     """Everything that requests share, with the model still to come."""
     gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout)
-    return Server(
-        settings,
-        gate,
-        ModelSlot(gate),
-        SessionStore(settings.cache_bytes, settings.session_ttl),
-        JobQueue(settings.job_workers, settings.job_queue_length, settings.jobs_kept, settings.session_ttl, (Problem,)),
-        threading.BoundedSemaphore(settings.max_event_streams),
+    slot = ModelSlot(gate)
+    sessions = SessionStore(settings.cache_bytes, settings.session_ttl)
+    jobs = JobQueue(
+        settings.job_workers, settings.job_queue_length, settings.jobs_kept, settings.session_ttl, (Problem,)
     )
+    metrics = Metrics()
+    metrics.watch(StateCollector(gate, slot, sessions, jobs))
+    streams = threading.BoundedSemaphore(settings.max_event_streams)
+    return Server(settings, gate, slot, sessions, jobs, streams, metrics)
 
 
 def server() -> Server:

@@ -1,6 +1,7 @@
 // The server over HTTP: problems as errors, patience with a busy server, timings.
 
 const KEY = "mask-grouping-server-key";
+const SECONDS_TO_RECONNECT = 1;
 
 /** An RFC 9457 problem, or no answer at all (status 0). */
 export class Problem extends Error {
@@ -34,6 +35,34 @@ async function problemOf(answer) {
   });
 }
 
+/** What to throw where a connection broke: a problem, unless it was given up. */
+const unlessAborted = (error, signal) =>
+  error.name === "AbortError" || signal?.aborted
+    ? error
+    : new Problem(0, "no_answer", "The server does not answer: check that it runs and that the network is there.");
+
+/** As fetch does it, but `sent` is told the share of the body that is on its way, which fetch cannot tell. */
+function upload(path, { method, body, signal, sent }, headers) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(method, path);
+    headers.forEach((value, name) => request.setRequestHeader(name, value));
+    request.responseType = "blob";
+    request.upload.onprogress = ({ loaded, total }) => sent(total ? loaded / total : 0);
+    request.upload.onload = () => sent(1);
+    request.onload = () => {
+      const lines = request.getAllResponseHeaders().trim().split("\r\n");
+      const pairs = lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]);
+      resolve(new Response(request.response, { status: request.status, statusText: request.statusText, headers: pairs }));
+    };
+    request.onerror = () => reject(new TypeError("no answer"));
+    request.onabort = () => reject(signal.reason);
+    signal?.addEventListener("abort", () => request.abort());
+    if (signal?.aborted) reject(signal.reason);
+    else request.send(body);
+  });
+}
+
 async function once(path, options) {
   const headers = new Headers(options.headers);
   const key = sessionStorage.getItem(KEY);
@@ -41,10 +70,9 @@ async function once(path, options) {
   const started = performance.now();
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers });
+    answer = await (options.sent ? upload(path, options, headers) : fetch(path, { ...options, headers }));
   } catch (error) {
-    if (error.name === "AbortError" || options.signal?.aborted) throw error;
-    throw new Problem(0, "no_answer", "The server does not answer: check that it runs and that the network is there.");
+    throw unlessAborted(error, options.signal);
   }
   if (!answer.ok) throw await problemOf(answer);
   const took = performance.now() - started;
@@ -92,18 +120,30 @@ export async function askJson(path, body, options = {}) {
 }
 
 /**
- * Follow a job by its server-sent events. EventSource sends no key, so the stream is read here.
+ * Follow a job until it ends; a stream that breaks off is taken up again.
  * @param {function(object)} tell called with the job at every step
  * @returns {Promise<object>} the ended job
  */
 export async function follow(jobId, tell, signal) {
+  for (;;) {
+    const job = await readEvents(jobId, tell, signal);
+    if (["done", "failed", "cancelled"].includes(job?.state)) return job;
+    await wait(SECONDS_TO_RECONNECT, signal);
+  }
+}
+
+/** The last job of a stream of server-sent events. EventSource sends no key, so the stream is read here. */
+async function readEvents(jobId, tell, signal) {
   const answer = await ask(`jobs/${jobId}/events`, { signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let job = null;
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
+    const { value, done } = await reader.read().catch((error) => {
+      if (signal?.aborted) throw error;
+      return { done: true };
+    });
+    if (done) return job;
     text += value;
     const events = text.split("\n\n");
     text = events.pop();
@@ -114,5 +154,4 @@ export async function follow(jobId, tell, signal) {
       tell(job);
     }
   }
-  return job;
 }

@@ -4,10 +4,11 @@ import { byId, short } from "./dom.js";
 import { groupOf, regroup, selectGroup } from "./everything.js";
 import { showExport } from "./export_panel.js";
 import { buildGroups, showGroups } from "./groups_panel.js";
+import { placeIcons } from "./icons.js";
 import { Input } from "./input.js";
 import { KEYS, help } from "./help.js";
 import { Problem } from "./api.js";
-import { busy, complain, listen, tellTruth } from "./messages.js";
+import { complain, listen, tellTruth } from "./messages.js";
 import { showObjects } from "./objects_panel.js";
 import { Painter } from "./paint.js";
 import { open } from "./picture.js";
@@ -23,13 +24,21 @@ const HINTS = {
   pan: "Drag to move the picture. Wheel or pinch zooms.",
   scale: "Draw a line along something whose length you know.",
 };
+const TOUCH_HINTS = {
+  segment: "Tap a thing, hold to take away, drag a box. Two fingers move and zoom.",
+  select: "Tap a mask for its group and measures.",
+  pan: "Drag to move the picture, pinch to zoom.",
+  scale: HINTS.scale,
+};
 const ZOOM_STEP = 1.25;
 const OPACITY_STEP = 10;
 
 const canvas = byId("canvas");
 const view = new View(canvas);
 const painter = new Painter(canvas, view);
-const input = new Input(canvas, view, painter, { onLine: (line) => askLength(line, () => setTool("select")), onHover: hover });
+const input = new Input(canvas, view, painter, { onLine: (line) => askLength(line, leaveScale), onHover: hover });
+const isTouched = window.matchMedia("(pointer: coarse)");
+let toolBefore = "segment"; // the scale was drawn
 
 function fit() {
   if (state.picture?.image) view.fit(state.picture.width, state.picture.height);
@@ -64,8 +73,12 @@ function reveal(mask) {
 function setTool(tool) {
   if (tool === "segment" && state.tab === "groups") state.tab = "objects";
   if (tool === "select" && state.tab === "objects") state.tab = "groups";
+  if (tool === "scale" && state.tool !== "scale") toolBefore = state.tool;
+  input.forget();
   state.set({ tool, line: null });
 }
+
+const leaveScale = () => setTool(toolBefore);
 
 function setTab(tab) {
   const tool = tab === "groups" ? "select" : tab === "objects" ? "segment" : state.tool;
@@ -77,6 +90,7 @@ function showLook() {
     const isOn = button.dataset.tool === state.tool;
     button.setAttribute("aria-checked", String(isOn));
     button.tabIndex = isOn ? 0 : -1;
+    button.disabled = !state.picture;
   }
   for (const tab of document.querySelectorAll("[role=tab]")) {
     const isOn = tab.id === `tab-${state.tab}`;
@@ -85,7 +99,8 @@ function showLook() {
     byId(tab.getAttribute("aria-controls")).hidden = !isOn;
   }
   canvas.dataset.tool = state.tool;
-  byId("hint").textContent = state.picture ? HINTS[state.tool] : "Press ? for all keys.";
+  const hints = isTouched.matches ? TOUCH_HINTS : HINTS;
+  byId("hint").textContent = state.picture ? hints[state.tool] : "Press ? for mouse and keys.";
   if (state.hovered === null) byId("tooltip").hidden = true;
   showGroups();
   showExport();
@@ -106,6 +121,7 @@ function showPicture() {
   const scaled = picture?.scaling ? ` · levels ${short(picture.scaling.low)} to ${short(picture.scaling.high)} shown` : "";
   byId("picture-name").textContent = picture ? `${picture.name} · ${picture.width} × ${picture.height}${scaled}` : "";
   byId("start").hidden = picture !== null;
+  for (const id of ["opacity", "zoom-in", "zoom-out", "zoom-fit"]) byId(id).disabled = picture === null;
   canvas.setAttribute("aria-label", picture ? `Picture ${picture.name}, ${picture.width} by ${picture.height} pixels` : "No picture yet");
   if (picture && !picture.sessionId) {
     fit();
@@ -142,7 +158,7 @@ const actions = {
   objects: () => setTab("objects"),
   everything: () => setTab("groups"),
   exports: () => setTab("export"),
-  leave: () => { state.job?.cancel(); selectGroup(null); newObject(); },
+  leave: () => { state.job?.cancel(); input.forget(); selectGroup(null); newObject(); },
 };
 
 function onKey(event) {
@@ -189,7 +205,10 @@ function connect() {
   tabs.addEventListener("click", (event) => event.target.closest("[role=tab]") && takeTab(event.target.closest("[role=tab]")));
   rove(tabs, takeTab);
   const tools = document.querySelector(".tools");
-  tools.addEventListener("click", (event) => event.target.dataset.tool && setTool(event.target.dataset.tool));
+  tools.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-tool]");
+    if (button) setTool(button.dataset.tool);
+  });
   rove(tools, (button) => setTool(button.dataset.tool));
   byId("opacity").addEventListener("input", (event) => setOpacity(event.target.valueAsNumber));
   byId("file").addEventListener("change", (event) => { openFiles(event.target.files); event.target.value = ""; });
@@ -213,12 +232,14 @@ function connect() {
   state.addEventListener("picture", showPicture);
 }
 
+placeIcons();
 listen();
 connect();
 buildGroups({ reveal, measureScale: () => setTool("scale") });
 loadSamples(byId("samples"), open);
+showPicture();
 showDoc();
 tellTruth().catch((error) => {
   byId("truth").textContent = error instanceof Problem ? `No model: ${error.message}` : "The server does not answer";
   complain("The server has no model", error);
-}).finally(() => busy(null));
+});

@@ -8,13 +8,28 @@ import { state } from "./state.js";
 const FILTERS = [
   ["min_diameter", "Least diameter", 0, "diameter", null],
   ["max_diameter", "Greatest diameter", 0, "diameter", null],
+  ["min_pixels", "Least pixels", 0, 500, 1],
   ["min_filled_circularity", "Least circularity, holes filled", 0, 1, 0.01],
   ["min_solidity", "Least solidity", 0, 1, 0.01],
+  ["max_eccentricity", "Greatest eccentricity", 0, 1, 0.01],
+  ["max_parts", "Most pieces", 1, 10, 1],
+  ["min_mean_intensity", "Least brightness", 0, 255, 1],
+  ["max_mean_intensity", "Greatest brightness", 0, 255, 1],
   ["min_predicted_iou", "Least predicted IoU", 0, 1, 0.01],
   ["min_stability_score", "Least stability", 0, 1, 0.01],
   ["max_picture_share", "Greatest share of the picture", 0, 1, 0.01],
   ["max_duplicate_iou", "Duplicates overlap by more than", 0, 1, 0.01],
+  ["max_nested_ratio", "Nested masks cover more of the outer than", 0, 1, 0.01],
 ];
+
+/** What the masks are that a filter leaves out. */
+export const FILTER_WORDS = {
+  min_area: "too small", max_area: "too large", min_diameter: "too small", max_diameter: "too large", min_pixels: "specks",
+  max_picture_share: "too large for the picture", drop_touching_edge: "at the edge", min_circularity: "not round",
+  min_filled_circularity: "not round", min_solidity: "ragged", max_eccentricity: "too long", max_parts: "in pieces",
+  max_parts_distance: "in far pieces", min_mean_intensity: "too dark", max_mean_intensity: "too bright",
+  min_predicted_iou: "unsure", min_stability_score: "unstable", max_duplicate_iou: "duplicates", max_nested_ratio: "nested",
+};
 
 const METHODS = {
   hierarchy: [["min_containment", "Part lies on the whole by", 0.51, 1, 0.01]],
@@ -43,19 +58,20 @@ function largestDiameter() {
   return Math.sqrt((4 * area) / Math.PI) * scale.pixelSize;
 }
 
-/** Controls of the document's filters and methods. */
+let filtersOpen = false;
+
+/** Controls of the method that is shown, and of the document's filters. */
 export function makeControls() {
-  const { choice } = state.doc;
-  const filters = el("fieldset", {}, el("legend", {}, "Filters"), edgeSwitch(choice.filters));
+  const { choice, method: shown } = state.doc;
+  const filters = el("details", { class: "card", open: filtersOpen, ontoggle: () => { filtersOpen = filters.open; } },
+    el("summary", {}, "Filters"), edgeSwitch(choice.filters));
   for (const row of FILTERS) filters.append(slider(row, choice.filters[row[0]], (value) => ({ filters: { [row[0]]: value } })));
-  const methods = choice.methods.filter(({ method }) => METHODS[method]).map(({ method, ...values }) => {
-    const set = el("fieldset", {}, el("legend", {}, `Method: ${method}`));
-    for (const row of METHODS[method]) {
-      set.append(slider(row, values[row[0]], (value) => ({ method, parameters: { [row[0]]: value } }), method));
-    }
-    return set;
-  });
-  return [...methods, filters];
+  const { method, ...values } = choice.methods.find((each) => each.method === shown) ?? choice.methods[0];
+  const set = el("fieldset", {}, el("legend", {}, `Method: ${method}`));
+  for (const row of METHODS[method] ?? []) {
+    set.append(slider(row, values[row[0]], (value) => ({ method, parameters: { [row[0]]: value } }), method));
+  }
+  return [set, filters];
 }
 
 function edgeSwitch(filters) {

@@ -1,6 +1,7 @@
 // Every mask of the picture as a job, and groups of them; groups follow every slider at once.
 
 import { Problem, askJson, ask, follow } from "./api.js";
+import { withSet } from "./keep.js";
 import { complain, say } from "./messages.js";
 import { isForgotten, renew, sessionId } from "./picture.js";
 import { shownGrouping, state } from "./state.js";
@@ -100,18 +101,18 @@ export async function regroup() {
     if (state.grouping) state.set({ grouping: null, selected: new Set(), selectedGroup: null, hovered: null });
     return;
   }
-  const request = groupRequest(state.doc);
-  const asked = JSON.stringify(request);
+  const asked = JSON.stringify(groupRequest(state.doc));
   if (regrouping?.asked === asked || state.grouping?.asked === asked) return;
   regrouping?.controller.abort();
   const controller = new AbortController();
   regrouping = { controller, asked };
   try {
-    const answer = await askJson("group_masks", request, { signal: controller.signal });
+    const answer = await withSet(set, () =>
+      askJson("group_masks", { ...JSON.parse(asked), mask_set_id: set.id }, { signal: controller.signal }));
     controller.signal.throwIfAborted();
     regrouping = null;
-    answer.asked = asked;
-    answer.scale = scale;
+    // With the id that the set has now, so that the document's question is the one that was answered.
+    answer.asked = JSON.stringify(groupRequest({ set, choice, scale }));
     answer.row = new Map(answer.kept.map((mask, row) => [mask, row]));
     const selected = new Set([...state.selected].filter((mask) => answer.row.has(mask)));
     state.set({ grouping: answer, selected, hovered: null });
@@ -119,9 +120,7 @@ export async function regroup() {
   } catch (error) {
     if (controller.signal.aborted) return;
     regrouping = null;
-    if (error.status === 410 || error.status === 404) {
-      say("The server forgot these masks", "Search for them again with the button above.", { bad: true });
-    } else complain("The masks could not be grouped", error);
+    complain("The masks could not be grouped", error);
   }
 }
 

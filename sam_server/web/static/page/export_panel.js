@@ -2,10 +2,11 @@
 
 import { ask, askJson } from "./api.js";
 import { byId, el } from "./dom.js";
-import { runLengths } from "./geometry.js";
+import { icon } from "./icons.js";
+import { keepMasks, withSet } from "./keep.js";
 import { complain } from "./messages.js";
 import { maskPath } from "./paint.js";
-import { baseName, isForgotten, renew, sessionId } from "./picture.js";
+import { baseName } from "./picture.js";
 import { activeObject, maskOf, shownGrouping, state } from "./state.js";
 
 // format of the server, or of the page; title; what it is for; ending of the file's name
@@ -46,17 +47,18 @@ export function showExport() {
   shown = key;
   const panel = byId("export-panel");
   if (!offered.length) {
-    panel.replaceChildren(el("p", { class: "empty" }, "Nothing to export yet: click a thing in the picture, or find every mask."));
+    panel.replaceChildren(el("p", { class: "empty" }, "Nothing to export yet. Click a thing in the picture, or find every mask."));
     return;
   }
   if (!offered.some(([value]) => value === scope)) scope = offered[0][0];
   const select = el("select", { id: "scope", onchange: () => { scope = select.value; } }, ...offered.map(([value, label]) => el("option", { value }, label)));
   select.value = scope;
   const buttons = FORMATS.map(([format, title, use, ending]) => el(
-    "button", { type: "button", "data-format": format, onclick: () => save(format, ending) }, title, el("small", {}, use),
+    "button", { type: "button", "data-format": format, onclick: () => save(format, ending) },
+    icon("save"), el("span", {}, title, el("small", {}, use)),
   ));
   panel.replaceChildren(
-    el("div", { class: "row" }, el("label", { for: "scope", class: "quiet" }, "Export"), select),
+    el("div", { class: "line" }, el("label", { for: "scope" }, "Export"), select),
     el("div", { class: "formats" }, ...buttons),
     el("p", { class: "quiet" }, "Masks that overlap: a label map shows the smaller one. Lengths are in the unit of the scale."),
   );
@@ -103,34 +105,40 @@ const isSet = (kind) => kind === "selected" || kind === "all";
 
 async function fromServer(format, kind, masks) {
   const query = new URLSearchParams({ format });
-  const id = isSet(kind) ? state.grouping.mask_set_id : await keep(masks);
-  if (isSet(kind) && ["coco", "overlay"].includes(format) && shownGrouping()) query.set("method", shownGrouping().method);
+  if (!isSet(kind)) {
+    const id = await keepMasks(masks.map(maskOf));
+    await askJson("group_masks", { mask_set_id: id, methods: [], ...realSize() });
+    const file = (await ask(`mask_sets/${id}?${query}`)).blob();
+    return format === "coco" ? nameCoco(await file, masks.map(({ name }) => name)) : file;
+  }
+  const { set } = state.doc;
+  const { method } = shownGrouping() ?? {};
+  if (method && ["coco", "overlay"].includes(format)) query.set("method", method);
   if (kind === "selected" && state.selectedGroup !== null) {
-    query.set("method", shownGrouping().method);
+    query.set("method", method);
     query.set("group", state.selectedGroup);
   } else if (kind === "selected") query.set("masks", masks.join(","));
-  if (isSet(kind)) await askAgain();
-  return (await ask(`mask_sets/${id}?${query}`)).blob();
+  const file = await withSet(set, async () => {
+    // The server exports the last grouping of a set: make sure that it is the one on the screen.
+    await askJson("group_masks", { ...JSON.parse(state.grouping.asked), mask_set_id: set.id });
+    return (await ask(`mask_sets/${set.id}?${query}`)).blob();
+  });
+  return format === "coco" ? nameCoco(file) : file;
 }
 
-/** The server exports the last grouping of a set: make sure that it is the one on the screen. */
-const askAgain = () => askJson("group_masks", JSON.parse(state.grouping.asked));
+/** COCO JSON that names the picture as people do, and objects as they were named. */
+async function nameCoco(file, names = null) {
+  const coco = JSON.parse(await file.text());
+  coco.images[0].file_name = state.picture.name;
+  if (names) {
+    const categories = [...new Set(names)];
+    coco.categories = categories.map((name, number) => ({ id: number + 1, name, supercategory: "" }));
+    coco.annotations.forEach((annotation, number) => { annotation.category_id = categories.indexOf(names[number]) + 1; });
+  }
+  return new Blob([JSON.stringify(coco)], { type: "application/json" });
+}
 
-/** Have the masks of objects measured and kept by the server. */
-async function keep(objects) {
-  const { width, height } = state.picture;
-  const masks = objects.map(maskOf).map((mask) => ({
-    segmentation: runLengths(mask.segmentation, width, height),
-    predicted_iou: mask.predicted_iou, stability_score: mask.stability_score,
-  }));
-  const send = async () => askJson("mask_sets", { session_id: await sessionId(), masks });
-  const set = await send().catch(async (error) => {
-    if (!isForgotten(error)) throw error;
-    await renew();
-    return send();
-  });
+function realSize() {
   const { pixelSize, unit } = state.doc.scale;
-  const size = unit === "px" ? {} : { pixel_size: pixelSize, unit };
-  await askJson("group_masks", { mask_set_id: set.mask_set_id, methods: [], ...size });
-  return set.mask_set_id;
+  return unit === "px" ? {} : { pixel_size: pixelSize, unit };
 }

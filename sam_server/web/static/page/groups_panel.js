@@ -2,15 +2,25 @@
 
 import { byId, chip, el, short } from "./dom.js";
 import { findMasks, loadChoices, selectGroup, selectMask, startFrom } from "./everything.js";
-import { makeControls } from "./controls.js";
+import { FILTER_WORDS, makeControls } from "./controls.js";
 import { makeHistogram } from "./histogram.js";
+import { icon } from "./icons.js";
 import { complain } from "./messages.js";
 import { colour } from "./palette.js";
 import { shownGrouping, state } from "./state.js";
 import { makeTable, markRows } from "./table.js";
 
-// Points along a side of the grid; without one the server takes its own number, and so with the thresholds.
-const SEARCHES = [["", "Points: server's choice"], ["16", "Coarse: 16 × 16 points"], ["32", "Normal: 32 × 32 points"], ["48", "Fine: 48 × 48 points"], ["64", "Finest: 64 × 64 points"]];
+// Points along a side of the grid; without one the server takes its own number, and so with the numbers below.
+const SEARCHES = [["", "server's grid"], ["16", "16 × 16 points"], ["32", "32 × 32 points"], ["48", "48 × 48 points"], ["64", "64 × 64 points"]];
+// field of POST /generate_masks, label, what stands in the empty field, attributes
+const SHARE = { min: 0, max: 1, step: 0.01 };
+const OPTIONS = [
+  ["pred_iou_thresh", "Least predicted IoU", "default", SHARE],
+  ["stability_score_thresh", "Least stability score", "default", SHARE],
+  ["tile_size", "Large pictures: tiles of pixels", "no tiles", { min: 128, max: 8192, step: 1 }],
+  ["tile_overlap", "Overlap of tiles in pixels", "a quarter", { min: 0, max: 4096, step: 1 }],
+];
+const MOST_BRANCHES = 300; // of the tree
 const parts = {};
 let shown = {}; // what the parts were drawn from, so that only what changed is drawn again
 
@@ -19,8 +29,8 @@ export function buildGroups({ reveal, measureScale }) {
   const slot = (name, properties = {}) => (parts[name] = el("div", { class: "stack", ...properties }));
   parts.reveal = reveal;
   byId("groups-panel").append(
-    searchForm(), slot("job"), slot("choice"), slot("scale"), slot("summary"), slot("groups"), slot("histogram"),
-    slot("tree"), slot("table"), slot("controls"),
+    searchForm(), slot("job"), slot("choice"), slot("controls"), slot("scale"), slot("summary"), slot("groups"),
+    slot("histogram"), slot("tree"), slot("table"),
   );
   parts.scale.append(...scaleForm(measureScale));
   state.addEventListener("sort", () => { shown.table = null; showGroups(); });
@@ -29,48 +39,43 @@ export function buildGroups({ reveal, measureScale }) {
 
 function searchForm() {
   const points = el("select", { id: "points" }, ...SEARCHES.map(([value, label]) => el("option", { value }, label)));
-  const number = (id, label) => {
-    const input = el("input", { type: "number", id, min: 0, max: 1, step: 0.01, placeholder: "default" });
-    return [input, el("div", { class: "field inline" }, el("label", { for: id }, label), input)];
-  };
-  const [iou, iouField] = number("pred_iou_thresh", "Least predicted IoU");
-  const [stability, stabilityField] = number("stability_score_thresh", "Least stability score");
+  const numbers = OPTIONS.map(([id, , placeholder, attributes]) => el("input", { type: "number", id, placeholder, ...attributes }));
+  const fields = OPTIONS.map(([id, label], number) => el("div", { class: "field inline" }, el("label", { for: id }, label), numbers[number]));
   const crops = el("input", { type: "checkbox", id: "crops" });
-  parts.find = el("button", { type: "submit", class: "primary grow" }, "Find every mask");
+  const details = el("details", {}, el("summary", {}, "Options of the search"), ...fields,
+    el("div", { class: "check" }, crops, el("label", { for: "crops" }, "Search four crops too (small things; slower)")));
+  parts.find = el("button", { type: "submit", class: "primary" }, "Find every mask");
   const send = (event) => {
     event.preventDefault();
-    const given = {
-      points_per_side: points.value ? Number(points.value) : NaN, pred_iou_thresh: iou.valueAsNumber,
-      stability_score_thresh: stability.valueAsNumber, crop_n_layers: crops.checked ? 1 : NaN,
-    };
+    const given = Object.fromEntries(numbers.map((input) => [input.id, input.valueAsNumber]));
+    Object.assign(given, { points_per_side: points.value ? Number(points.value) : NaN, crop_n_layers: crops.checked ? 1 : NaN });
     findMasks(Object.fromEntries(Object.entries(given).filter(([, value]) => !Number.isNaN(value))));
   };
-  return el(
-    "form", { class: "stack", onsubmit: send },
-    el("div", { class: "row" }, el("label", { for: "points", class: "quiet" }, "Search"), el("div", { class: "grow" }, points)),
-    el("div", { class: "row" }, parts.find),
-    el("details", {}, el("summary", {}, "Thresholds of the search"), iouField, stabilityField,
-      el("div", { class: "check" }, crops, el("label", { for: "crops" }, "Search four crops too (small things; slower)"))),
-  );
+  const form = el("form", { class: "stack", onsubmit: send }, el("div", { class: "line" }, el("label", { for: "points" }, "Search"), points, parts.find), details);
+  // A field that is refused has to be seen.
+  form.addEventListener("invalid", () => { details.open = true; }, true);
+  return form;
 }
 
 function scaleForm(measureScale) {
   const size = (parts.pixelSize = el("input", { type: "number", id: "pixel-size", min: 0, step: "any" }));
-  const unit = (parts.unit = el("input", { type: "text", id: "unit", maxLength: 16, "aria-label": "Unit of length" }));
-  unit.style.width = "54px";
+  const unit = (parts.unit = el("input", { type: "text", id: "unit", class: "unit", maxLength: 16, "aria-label": "Unit of length" }));
   const change = () => {
     const pixelSize = size.valueAsNumber;
     const clean = unit.value.trim() || "px";
     if (pixelSize > 0) state.step({ scale: clean === "px" ? { pixelSize: 1, unit: "px" } : { pixelSize, unit: clean } });
-    else showGroups();
+    else showScale();
   };
   size.addEventListener("change", () => { if (unit.value.trim() === "px") unit.value = "µm"; change(); });
   unit.addEventListener("change", change);
-  return [el(
-    "div", { class: "row" }, el("label", { for: "pixel-size", class: "quiet" }, "A pixel is"), size,
-    unit,
-    el("button", { type: "button", title: "Draw a line of known length (L)", onclick: measureScale }, "Draw a length"),
-  )];
+  const draw = el("button", { type: "button", title: "Draw a line of known length (L)", "aria-label": "Draw a length", onclick: measureScale }, icon("scale"), "Draw it");
+  return [el("div", { class: "line" }, el("label", { for: "pixel-size" }, "A pixel is"), size, unit, draw)];
+}
+
+function showScale() {
+  const { pixelSize, unit } = state.doc.scale;
+  parts.pixelSize.value = Number(pixelSize.toPrecision(6));
+  parts.unit.value = unit;
 }
 
 /** Draw what changed since the last time. */
@@ -78,12 +83,9 @@ export function showGroups({ scroll = false } = {}) {
   const { doc, grouping, job } = state;
   parts.find.disabled = !state.picture?.sessionId || job !== null;
   once("job", job, showJob);
-  once("choice", `${doc.set?.id} ${doc.choice?.source} ${doc.method} ${grouping?.asked}`, showChoice);
-  parts.scale.hidden = !doc.set;
-  once("scale-values", doc.scale, () => {
-    parts.pixelSize.value = Number(doc.scale.pixelSize.toPrecision(6));
-    parts.unit.value = doc.scale.unit;
-  });
+  once("choice", `${state.picture?.name} ${doc.set?.id} ${doc.choice?.source} ${doc.method} ${grouping?.asked}`, showChoice);
+  parts.scale.hidden = !state.picture;
+  once("scale", doc.scale, showScale);
   const key = `${grouping?.asked} ${doc.method}`;
   once("summary", key, showSummary);
   once("groups", `${key} ${state.selectedGroup}`, showGroupList);
@@ -93,7 +95,7 @@ export function showGroups({ scroll = false } = {}) {
   markRows(parts.table, { scroll });
   // Controls are left alone while one of them is used, or what is moved would be taken away.
   const used = parts.controls.contains(document.activeElement);
-  const controls = `${doc.set?.id} ${doc.choice?.source} ${doc.scale.pixelSize} ${used ? shown.filters : JSON.stringify(doc.choice)}`;
+  const controls = `${doc.set?.id} ${doc.choice?.source} ${doc.method} ${doc.scale.pixelSize} ${used ? shown.filters : JSON.stringify(doc.choice)}`;
   shown.filters = used ? shown.filters : JSON.stringify(doc.choice);
   once("controls", controls, () => parts.controls.replaceChildren(...(doc.set && doc.choice ? makeControls() : [])));
 }
@@ -110,9 +112,9 @@ function showJob() {
   const { points = 0, points_done: done = 0, masks = 0, crops = 1, crops_done: cropsDone = 0 } = job.progress;
   if (!parts.job.firstChild) {
     parts.bar = el("progress", { max: 1, "aria-label": "Search for masks" });
-    parts.jobText = el("span", { class: "grow number", id: "job-text" });
+    parts.jobText = el("span", { class: "number", id: "job-text" });
     const cancel = el("button", { type: "button", onclick: () => state.job?.cancel() }, "Cancel");
-    parts.job.append(el("div", { class: "job" }, parts.bar, el("div", { class: "row" }, parts.jobText, cancel)));
+    parts.job.append(el("div", { class: "job" }, parts.bar, parts.jobText, cancel));
   }
   if (points) parts.bar.value = done / points;
   const crop = crops > 1 ? `, crop ${Math.min(crops, cropsDone + 1)} of ${crops}` : "";
@@ -134,12 +136,10 @@ async function showChoice() {
   );
   select.value = choice.source;
   const [kind, name] = choice.source.split(":");
-  const rows = [
-    el("div", { class: "row" }, el("label", { for: "choice", class: "quiet" }, "Group by"), select),
-    el("p", { class: "quiet" }, offered[`${kind}s`][name].summary),
-  ];
+  const rows = [el("div", { class: "line" }, el("label", { for: "choice" }, "Group by"), select)];
   const methods = state.grouping?.groupings.map(({ method }) => method) ?? [];
-  if (methods.length > 1) rows[0].append(...methodSelect(methods));
+  if (methods.length > 1) rows.push(methodSelect(methods));
+  rows.push(el("p", { class: "quiet small" }, offered[`${kind}s`][name].summary));
   const focused = document.activeElement?.id;
   parts.choice.replaceChildren(...rows);
   if (["choice", "method"].includes(focused)) byId(focused)?.focus();
@@ -148,20 +148,24 @@ async function showChoice() {
 function methodSelect(methods) {
   const select = el("select", { id: "method", onchange: () => state.step({ method: select.value }) }, ...methods.map((name) => el("option", { value: name }, name)));
   select.value = shownGrouping().method;
-  return [el("label", { for: "method", class: "quiet" }, "shown by"), select];
+  return el("div", { class: "line" }, el("label", { for: "method" }, "Shown by"), select);
 }
 
 function showSummary() {
   const { grouping } = state;
   if (!grouping) return parts.summary.replaceChildren();
   const { count, kept, removed, total, unit } = grouping;
-  const gone = removed.filter((filter) => filter.count).map((filter) => `${filter.count} by ${filter.filter}`);
-  const diameter = total.measures.equivalent_diameter_area;
-  const variation = diameter.coefficient_of_variation;
+  const gone = removed.filter((filter) => filter.count).map(({ filter, count: left }) => `${left} ${FILTER_WORDS[filter] ?? filter}`);
+  const { mean, coefficient_of_variation: variation } = total.measures.equivalent_diameter_area;
+  const figures = [
+    [String(kept.length), `of ${count} masks`],
+    [mean === null ? "–" : `${short(mean)} ${unit}`, "mean diameter"],
+    [variation === null ? "–" : `${short(variation * 100, 2)} %`, "variation (CV)"],
+    [`${short(total.covered_share * 100)} %`, "covered"],
+  ];
   parts.summary.replaceChildren(
-    el("p", { id: "summary", role: "status" }, el("strong", {}, `${kept.length} of ${count} masks`), ` · mean ⌀ ${short(diameter.mean)} ${unit}`
-      + (variation === null ? "" : ` · CV ${short(variation * 100, 2)} %`) + ` · ${short(total.covered_share * 100)} % covered`),
-    ...(gone.length ? [el("p", { class: "quiet" }, `Left out: ${gone.join(", ")}`)] : []),
+    el("div", { id: "summary", class: "figures number", role: "status" }, ...figures.map(([value, says]) => el("p", {}, el("strong", {}, value), ` ${says}`))),
+    ...(gone.length ? [el("p", { class: "quiet small" }, `Left out: ${gone.join(", ")}`)] : []),
   );
 }
 
@@ -203,7 +207,8 @@ function showTree() {
     return el("li", {}, button, ...(children.length ? [el("ul", {}, ...children.map((child) => branch(byMask.get(child))))] : []));
   };
   const roots = nodes.filter(({ parent, children }) => parent === null && children.length);
-  parts.tree.replaceChildren(el("h2", {}, "Wholes and parts"), el("ul", { class: "tree" }, ...roots.map(branch)));
+  const more = roots.length > MOST_BRANCHES ? [el("p", { class: "quiet" }, `and ${roots.length - MOST_BRANCHES} more, see the table`)] : [];
+  parts.tree.replaceChildren(el("h2", {}, "Wholes and parts"), el("ul", { class: "tree" }, ...roots.slice(0, MOST_BRANCHES).map(branch)), ...more);
 }
 
 function showTable() {

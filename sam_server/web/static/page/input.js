@@ -5,7 +5,8 @@ import { contains } from "./geometry.js";
 import { addPoint, setBox } from "./segment.js";
 import { state } from "./state.js";
 
-const DRAG_FROM = 5; // CSS pixels until a click is a drag
+const DRAG_FROM = { mouse: 5, pen: 5, touch: 12 }; // CSS pixels until a click is a drag; fingers tremble
+const HOLD = 500; // milliseconds until a touch is held, which is a finger's right click
 const WHEEL_STEP = 1.0015;
 const CURSOR_STEP = 10; // CSS pixels
 
@@ -19,7 +20,8 @@ export class Input {
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.cancel(event));
-    canvas.addEventListener("pointerleave", () => this.onHover(null));
+    // A finger leaves when it is lifted; what it pointed at stays until the next touch.
+    canvas.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") this.onHover(null); });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
@@ -50,10 +52,15 @@ export class Input {
     const place = this.place(event);
     this.pointers.set(event.pointerId, place);
     state.cursor = null;
+    clearTimeout(this.holding);
     if (this.pointers.size > 1) {
       this.drag = null;
       this.painter.drag = null;
       return;
+    }
+    if (event.pointerType === "touch") {
+      this.onHover(null);
+      this.holding = setTimeout(() => this.hold(place), HOLD);
     }
     const panning = event.button === 1 || state.tool === "pan" || this.spaceHeld;
     this.drag = { start: place, last: place, moved: false, button: event.button, tool: panning ? "pan" : state.tool };
@@ -66,15 +73,14 @@ export class Input {
     if (this.pointers.has(event.pointerId)) this.pointers.set(event.pointerId, place);
     const { drag } = this;
     if (!drag) return this.onHover(this.maskAt(place), place);
-    drag.moved ||= Math.hypot(place.x - drag.start.x, place.y - drag.start.y) > DRAG_FROM;
+    drag.moved ||= Math.hypot(place.x - drag.start.x, place.y - drag.start.y) > (DRAG_FROM[event.pointerType] ?? DRAG_FROM.mouse);
     if (drag.moved) this.dragTo(drag, place);
     drag.last = place;
   }
 
   dragTo(drag, place) {
     const [start, end] = [this.onPicture(drag.start), this.onPicture(place)];
-    if (drag.tool === "scale") state.line = { x1: start.x, y1: start.y, x2: end.x, y2: end.y };
-    else if (drag.tool === "segment" && drag.button === 0) this.painter.drag = [start.x, start.y, end.x, end.y];
+    if (drag.tool === "scale" || (drag.tool === "segment" && drag.button === 0)) this.stretch(start, end);
     else this.view.pan(place.x - drag.last.x, place.y - drag.last.y);
     this.painter.ask();
   }
@@ -91,9 +97,24 @@ export class Input {
 
   cancel(event) {
     this.pointers.delete(event.pointerId);
+    this.forget();
+  }
+
+  /** Forget a gesture that has begun. */
+  forget() {
+    clearTimeout(this.holding);
     this.drag = null;
+    this.corner = null;
     this.painter.drag = null;
     this.painter.ask();
+  }
+
+  /** A finger that rests takes away from the mask. */
+  hold(place) {
+    if (!this.drag || this.drag.moved || this.drag.tool !== "segment" || !this.isInside(place)) return;
+    const { x, y } = this.onPicture(place);
+    this.drag = null;
+    addPoint(x, y, 0);
   }
 
   up(event) {
@@ -118,6 +139,8 @@ export class Input {
     const { x, y } = this.onPicture(place);
     if (drag.tool === "segment" && drag.button !== 1) addPoint(x, y, drag.button === 2 || event.shiftKey ? 0 : 1);
     else if (drag.tool === "select") this.pick(this.maskAt(place), event.ctrlKey || event.metaKey || event.shiftKey);
+    // A finger cannot hover: its tap tells the measures too.
+    if (event.pointerType === "touch") this.onHover(this.maskAt(place), place);
   }
 
   /** A click takes all of the mask's group; with a key held, this mask alone joins or leaves. */
@@ -153,8 +176,8 @@ export class Input {
     const arrow = arrows[event.key];
     if (arrow && event.shiftKey) this.view.pan(-arrow[0] * 40, -arrow[1] * 40);
     else if (arrow) this.moveCursor(arrow, event.ctrlKey ? 1 / this.view.scale : CURSOR_STEP / this.view.scale);
-    else if (!event.ctrlKey && state.cursor) {
-      if (!this.act(event.key)) return;
+    else if (state.cursor && (!event.ctrlKey || event.key === "Enter")) {
+      if (!this.act(event.key, event.ctrlKey)) return;
     } else return;
     event.preventDefault();
     event.stopPropagation();
@@ -166,20 +189,26 @@ export class Input {
     state.cursor = { x: Math.min(width - 0.5, Math.max(0.5, x + dx * step)), y: Math.min(height - 0.5, Math.max(0.5, y + dy * step)) };
     this.view.reveal(state.cursor.x, state.cursor.y);
     const place = this.view.toCanvas(state.cursor.x, state.cursor.y);
-    if (this.corner) this.painter.drag = [this.corner.x, this.corner.y, state.cursor.x, state.cursor.y];
+    if (this.corner) this.stretch(this.corner, state.cursor);
     this.onHover(this.maskAt(place), place);
     this.painter.ask();
   }
 
-  act(key) {
-    const { x, y } = state.cursor;
-    const isPick = state.tool === "select";
-    if (key === "Enter" || key === " ") {
-      if (isPick) this.pick(this.maskAt(this.view.toCanvas(x, y)), false);
-      else if (state.tool === "segment") addPoint(x, y, 1);
-      else if (state.tool === "scale") this.endLine({ x, y });
-    } else if (key === "x" && !isPick) addPoint(x, y, 0);
-    else if (key === "b" && !isPick) this.endBox({ x, y });
+  /** Show the box or the line between two places. */
+  stretch(start, end) {
+    if (state.tool === "scale") state.line = { x1: start.x, y1: start.y, x2: end.x, y2: end.y };
+    else this.painter.drag = [start.x, start.y, end.x, end.y];
+  }
+
+  act(key, alone) {
+    const { tool, cursor } = state;
+    const { x, y } = cursor;
+    const isClick = key === "Enter" || key === " ";
+    if (tool === "select" && isClick) this.pick(this.maskAt(this.view.toCanvas(x, y)), alone);
+    else if (tool === "scale" && isClick) this.endLine(cursor);
+    else if (tool === "segment" && isClick) addPoint(x, y, 1);
+    else if (tool === "segment" && key === "x") addPoint(x, y, 0);
+    else if (tool === "segment" && key === "b") this.endBox(cursor);
     else return false;
     return true;
   }
@@ -191,11 +220,10 @@ export class Input {
   }
 
   endLine(place) {
-    if (this.corner) {
-      state.line = { x1: this.corner.x, y1: this.corner.y, x2: place.x, y2: place.y };
-      this.onLine(state.line);
-    }
-    this.corner = this.corner ? null : place;
-    this.painter.ask();
+    const start = this.corner;
+    this.corner = start ? null : place;
+    if (!start || Math.hypot(place.x - start.x, place.y - start.y) < 1) return;
+    this.stretch(start, place);
+    this.onLine(state.line);
   }
 }

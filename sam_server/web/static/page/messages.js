@@ -2,15 +2,17 @@
 
 import { Problem, askJson, listeners } from "./api.js";
 import { byId, el, short } from "./dom.js";
+import { icon } from "./icons.js";
 
 const NOTE_SECONDS = 6;
+const work = new Map(); // what goes on: kind -> {text, share}
 
 /** Say something in the corner; `bad` ones stay until they are closed. */
 export function say(title, text = "", { bad = false } = {}) {
   const message = el(
     "div", { class: bad ? "message" : "message note" },
     el("strong", {}, title),
-    el("button", { type: "button", "aria-label": "Close", onclick: () => message.remove() }, "✕"),
+    el("button", { type: "button", class: "plain", "aria-label": "Close", onclick: () => message.remove() }, icon("close")),
     el("p", {}, text),
   );
   const shown = byId("messages");
@@ -30,10 +32,22 @@ export function complain(what, error) {
   say(what, `${error.message}${request}`, { bad: true });
 }
 
-/** Say that work goes on; null when it ended. */
-export function busy(text) {
-  byId("busy").hidden = text === null;
-  if (text !== null) byId("busy-text").textContent = text;
+/**
+ * Say that work goes on; the newest kind is shown.
+ * @param {string} kind of work
+ * @param {string|null} text null when it ended
+ * @param {number|null} share that is done, from 0 to 1, where it is known
+ */
+export function busy(kind, text, share = null) {
+  if (text === null) work.delete(kind);
+  else work.set(kind, { text, share });
+  const newest = [...work.values()].at(-1);
+  byId("busy").hidden = !newest;
+  if (!newest) return;
+  byId("busy-text").textContent = newest.text;
+  const bar = byId("busy-bar");
+  if (newest.share === null) bar.removeAttribute("value");
+  else bar.value = newest.share;
 }
 
 /** Forget all messages. */
@@ -72,12 +86,12 @@ export function listen() {
   listeners.waiting = (wait) => {
     clearInterval(timer);
     if (wait === null) {
-      if (timer !== null) busy(null);
+      busy("wait", null);
       timer = null;
       return;
     }
     let left = Math.ceil(wait.seconds);
-    const tick = () => busy(`${wait.detail} – again in ${Math.max(0, left--)} s`);
+    const tick = () => busy("wait", `${wait.detail} – again in ${Math.max(0, left--)} s`);
     tick();
     timer = setInterval(tick, 1000);
   };

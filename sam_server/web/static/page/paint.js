@@ -2,7 +2,7 @@
 
 import { pathOf } from "./geometry.js";
 import { colour } from "./palette.js";
-import { activeObject, groupNumbers, maskOf, state } from "./state.js";
+import { activeObject, groupNumbers, shownMaskOf, state } from "./state.js";
 
 const SHARP_FROM = 3; // from this zoom on single pixels are shown as squares
 const paths = new WeakMap();
@@ -97,7 +97,7 @@ export class Painter {
     if (state.tab === "groups") return;
     const { objects, active } = state.doc;
     for (const object of objects) {
-      const mask = maskOf(object) ?? object.shown;
+      const mask = shownMaskOf(object);
       if (mask) this.drawMask(mask, object.colour, { width: object.id === active ? 2.5 : 1.5 });
     }
   }
@@ -105,7 +105,7 @@ export class Painter {
   drawPrompt() {
     const { context } = this;
     const object = activeObject();
-    const box = this.drag ?? (state.tab === "objects" ? object?.prompt.box : null);
+    const box = this.drag ?? (state.tab === "objects" ? object?.ask.prompt.box : null);
     if (box) {
       context.strokeStyle = "#fff";
       context.lineWidth = this.px(3);
@@ -118,7 +118,7 @@ export class Painter {
       context.setLineDash([]);
     }
     if (state.tab !== "objects" || !object) return;
-    for (const point of object.prompt.points) this.drawPoint(point);
+    for (const point of object.ask.prompt.points) this.drawPoint(point);
   }
 
   drawPoint({ x, y, label }) {

@@ -4,6 +4,10 @@ import { Problem, ask } from "./api.js";
 import { busy, complain, hush, say } from "./messages.js";
 import { EMPTY, state } from "./state.js";
 
+const TELL_EVERY = 100; // milliseconds
+const MOST_SHARE = 0.95; // of an encoding that takes longer than the one before
+
+let usualSeconds = null; // that the last picture took to be encoded; every picture is brought to the same size
 let opening = null; // AbortController of the picture that is on its way
 let renewing = null; // promise of a new session in place of a forgotten one
 
@@ -12,29 +16,65 @@ export async function open(source, name) {
   opening?.abort();
   const { signal } = (opening = new AbortController());
   hush();
-  busy("Reading the picture …");
+  busy("picture", `Reading ${name} …`);
+  const way = new Way(name);
   try {
     const local = await createImageBitmap(source).catch(() => null);
     signal.throwIfAborted();
     if (local) show({ name, source, image: local, width: local.width, height: local.height, sessionId: null });
-    busy(`Encoding ${name} …`);
-    const started = performance.now();
-    const session = await post(source, signal);
+    const session = await post(source, signal, (share) => way.sent(share));
+    const { seconds } = way;
+    if (!session.cached) usualSeconds = seconds;
     const image = isSame(local, session) ? local : await serversImage(session, signal);
     signal.throwIfAborted();
     const { width, height, scaling } = session;
     if (image === local) Object.assign(state.picture, { sessionId: session.session_id, scaling });
     else show({ name, source, image, width, height, scaling, sessionId: session.session_id });
-    busy(null);
-    const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    say("Ready", `${width} × ${height} pixels, encoded in ${seconds} s${session.cached ? " (known before)" : ""}`);
+    say("Ready", `${width} × ${height} pixels, encoded in ${seconds.toFixed(1)} s${session.cached ? " (known before)" : ""}`);
     state.tell("picture");
     state.tell("ready");
   } catch (error) {
     if (signal.aborted) return;
-    busy(null);
     if (state.picture && !state.picture.sessionId) show(null);
     complain(`${name} could not be opened`, error);
+  } finally {
+    way.end();
+    if (!signal.aborted) busy("picture", null);
+  }
+}
+
+/** The way of a picture to its session: how much of it is sent, then for how long it is being encoded. */
+class Way {
+  constructor(name) {
+    this.name = name;
+    this.share = null; // of the file that is sent
+    this.arrived = null;
+    this.ended = null;
+    this.timer = setInterval(() => this.tell(), TELL_EVERY);
+  }
+
+  sent(share) {
+    this.share = share;
+    this.arrived = share === 1 ? (this.arrived ?? performance.now()) : null;
+    this.tell();
+  }
+
+  /** Since the whole file is there. */
+  get seconds() {
+    return this.arrived === null ? 0 : ((this.ended ?? performance.now()) - this.arrived) / 1000;
+  }
+
+  tell() {
+    const { name, share, seconds } = this;
+    if (share === null || this.ended !== null) return;
+    if (share < 1) return busy("picture", `Sending ${name}: ${Math.round(share * 100)} %`, share);
+    const usual = usualSeconds === null ? "" : ` of about ${Math.max(0.1, usualSeconds).toFixed(1)}`;
+    busy("picture", `Encoding ${name}: ${seconds.toFixed(1)}${usual} s`, usualSeconds && Math.min(MOST_SHARE, seconds / usualSeconds));
+  }
+
+  end() {
+    this.ended = performance.now();
+    clearInterval(this.timer);
   }
 }
 
@@ -46,10 +86,10 @@ async function serversImage(session, signal) {
   return createImageBitmap(await (await ask(`sessions/${session.session_id}/image`, { signal })).blob());
 }
 
-async function post(source, signal) {
-  const form = new FormData();
-  form.append("image", source, "picture");
-  return (await ask("sessions", { method: "POST", body: form, signal })).json();
+async function post(source, signal, sent = () => {}) {
+  const body = new FormData();
+  body.append("image", source, "picture");
+  return (await ask("sessions", { method: "POST", body, signal, sent })).json();
 }
 
 function show(picture) {
@@ -77,12 +117,12 @@ export const isForgotten = (error) =>
 export function renew() {
   renewing ??= (async () => {
     const { picture } = state;
-    busy("The server forgot this picture: encoding it again …");
+    busy("renew", "The server forgot this picture: encoding it again …");
     try {
       const session = await post(picture.source);
       if (state.picture === picture) picture.sessionId = session.session_id;
     } finally {
-      busy(null);
+      busy("renew", null);
       renewing = null;
     }
   })();

@@ -3,7 +3,7 @@
 import { History } from "./history.js";
 
 export const EMPTY = Object.freeze({
-  objects: [], // {id, name, colour, prompt: {points: [{x, y, label}], box}, base, masks, chosen}
+  objects: [], // {id, name, colour, ask, chosen}: `ask` is what its mask was asked for with, see segment.js
   active: null, // id of an object
   nextNumber: 1,
   set: null, // mask set: {id, masks, parameters}
@@ -23,7 +23,6 @@ class State extends EventTarget {
   selectedGroup = null; // name, where the selection is a whole group
   hovered = null; // number of a mask in the set
   job = null;
-  pending = false; // whether a mask is being computed
   line = null; // of the scale tool: {x1, y1, x2, y2}
   cursor = null; // of the keyboard, in pixels of the picture
 
@@ -70,7 +69,13 @@ export function groupNumbers() {
 }
 
 /** The chosen mask of an object, or null while there is none. */
-export const maskOf = (object) => object.masks?.[object.chosen] ?? null;
+export const maskOf = ({ ask, chosen }) => ask.masks?.[chosen] ?? null;
+
+/** The mask to show of an object: the chosen one, or the newest before it while that is on its way. */
+export function shownMaskOf(object) {
+  for (let at = object; at; at = at.ask.before) if (maskOf(at)) return maskOf(at);
+  return null;
+}
 
 /** The active object, or null. */
 export const activeObject = () => state.doc.objects.find((object) => object.id === state.doc.active) ?? null;

@@ -1,0 +1,99 @@
+"""The server as operators run it: gunicorn with the repository's configuration, in a process of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+ROOT = Path(__file__).parents[2]
+GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "--config", "gunicorn.conf.py"]
+POINT = {"points": [[154, 198]], "point_labels": [1]}
+
+
+class Served:
+    """A running server."""
+
+    def __init__(self, log: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SAM_")}
+        settings = {"SAM_MODEL_TYPE": "tiny", "SAM_USE_GPU": "false", "SAM_INTRA_OP_THREADS": "1"} | settings
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*GUNICORN, *arguments, "app:app"],
+                cwd=ROOT,
+                env={**kept, "SAM_PORT": str(port), "SAM_OFFLINE": "true", **settings},
+                stdout=stream,
+                stderr=stream,
+            )
+
+    @property
+    def lines(self) -> list[str]:
+        return self._log.read_text().splitlines()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/ready", timeout=10).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def post(self, path: str, **options) -> requests.Response:
+        return requests.post(f"{self.url}{path}", timeout=60, **options)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., Served]]:
+    """Starts servers: `serve("--timeout", "3", SAM_THREADS="2")`."""
+    running = []
+
+    def start(*arguments: str, **settings: str) -> Served:
+        served = Served(tmp_path / f"log{len(running)}", arguments, settings)
+        running.append(served)
+        served.wait_for(served.is_ready)
+        return served
+
+    yield start
+    for served in running:
+        if served.process.poll() is None:
+            served.process.kill()
+            served.process.wait()
+
+
+def test_every_line_of_the_log_is_json(serve, coins):
+    server = serve(SAM_LOG_FORMAT="json", SAM_METRICS="open", SAM_API_KEYS="key-of-the-test")
+    head = {"X-API-Key": "key-of-the-test", "X-Request-ID": "first-1"}
+    assert server.post("/sessions", data=coins, headers={**head, "Content-Type": "image/png"}).status_code == 201
+    # Two scrapes see the same process: there is one, and its counters only grow.
+    for _ in range(2):
+        text = requests.get(f"{server.url}/metrics", timeout=30).text
+        assert 'sam_http_requests_total{method="POST",route="/sessions",status="201"} 1.0' in text
+    assert server.stop() == 0
+    documents = [json.loads(line) for line in server.lines]
+    assert all({"time", "level", "logger", "message"} <= set(document) for document in documents)
+    assert {document["logger"] for document in documents} >= {"gunicorn.error", "sam_server.requests"}
+    [line] = [document for document in documents if document.get("request_id") == "first-1"]
+    assert (line["message"], line["route"], line["status"]) == ("request", "/sessions", 201)
+    assert any(document["message"].startswith("serving tiny with torch") for document in documents)
+    assert "key-of-the-test" not in str(documents)
