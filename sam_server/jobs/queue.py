@@ -46,8 +46,9 @@ class Job:
         version: counts the changes.
         progress: what the work reported last.
         result: what the work gave, once it is done.
-        error: why it failed.
+        error: why it failed, or why nobody can finish it any more.
         created, ended: seconds of the queue's clock; `ended` is None until the state is final.
+        owner: who started it; empty where that does not matter.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Job:
     error: Exception | None
     created: float
     ended: float | None = None
+    owner: str = ""
 
 
 @dataclass(eq=False)
@@ -120,23 +122,26 @@ class JobQueue:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
+        self._close_reason: Exception | None = None
 
-    def submit(self, kind: str, work: Callable[[JobContext], Any]) -> Job:
+    def submit(self, kind: str, work: Callable[[JobContext], Any], owner: str = "") -> Job:
         """Queue work.
 
         Args:
             kind: what it does.
             work: gives the result; raises CancelledJobError once its context says so.
+            owner: who starts it, for those who want to know later.
 
         Raises:
             QueueFullError: so many jobs wait already.
         """
         with self._changed:
-            assert not self._closed
+            if self._closed:
+                raise QueueFullError("no more jobs are taken: the server stops")
             self._forget_old()
             if len(self._waiting) >= self._queue_length and self._idle == 0 and len(self._threads) >= self._workers:
                 raise QueueFullError(f"{len(self._waiting)} jobs wait already: try again later")
-            job = Job(secrets.token_hex(16), kind, "queued", 0, {}, None, None, self._clock())
+            job = Job(secrets.token_hex(16), kind, "queued", 0, {}, None, None, self._clock(), owner=owner)
             self._entries[job.id] = _Entry(job, work)
             self._waiting.append(job.id)
             if self._idle < len(self._waiting) and len(self._threads) < self._workers:
@@ -192,19 +197,22 @@ class JobQueue:
             job = self.wait(job_id, job.version, heartbeat)
             yield job
 
-    def close(self, timeout: float = 0.0) -> None:
-        """Cancel every job and end the threads; nothing may be submitted afterwards.
+    def close(self, timeout: float = 0.0, reason: Exception | None = None) -> None:
+        """Cancel every job and end the threads; nothing is taken afterwards.
 
         Args:
             timeout: how long to wait for running jobs to notice, in seconds.
+            reason: the `error` of the jobs that this cancels.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
+            if not self._closed:
+                self._close_reason = reason
             self._closed = True
             for entry in list(self._entries.values()):
                 entry.unwanted.set()
                 if entry.job.state == "queued":
-                    self._end(entry, "cancelled")
+                    self._end(entry, "cancelled", error=self._close_reason)
             self._waiting.clear()
             self._changed.notify_all()
         for thread in self._threads:
@@ -237,7 +245,7 @@ class JobQueue:
         try:
             result = entry.work(context)
         except CancelledJobError:
-            self._finish(entry, "cancelled")
+            self._finish(entry, "cancelled", error=self._close_reason)
         except Exception as error:
             if not isinstance(error, self._expected):
                 log.error("job %s (%s) failed", entry.job.id, entry.job.kind, exc_info=error)

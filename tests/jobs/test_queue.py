@@ -204,3 +204,21 @@ def test_closing_stops_every_job_and_every_thread():
     threads[0].join(10)
     assert not threads[0].is_alive()
     assert not works[1].started.is_set()
+
+
+def test_jobs_that_a_closing_queue_ends_say_why(queue):
+    running, waiting = Work(), Work()
+    first = queue.submit("count", running, owner="ann")
+    assert running.started.wait(10)
+    second = queue.submit("count", waiting)
+    reason = OSError("the server stops")
+    queue.close(10, reason)
+    for job in (queue.get(first.id), queue.get(second.id)):
+        assert (job.state, job.error) == ("cancelled", reason)
+    with pytest.raises(QueueFullError, match="stops"):
+        queue.submit("count", Work())
+
+
+def test_a_job_knows_who_started_it(queue):
+    assert queue.submit("count", lambda _: None, owner="ann").owner == "ann"
+    assert queue.submit("count", lambda _: None).owner == ""
