@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from PIL import Image
+from PIL import Image, _imaging
 
 from sam_server.arrays import ByteArray
+from sam_server.file_checks import (
+    DEFLATE,
+    UNCOMPRESSED,
+    count_pages,
+    quieten_libtiff,
+    segments_fault,
+    tile_fault,
+    webp_canvas,
+)
 
 # Formats as Pillow names them. MPO is the JPEG of telephones with a second picture behind the first.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -34,16 +44,20 @@ _BITS_PER_SAMPLE = 258
 _MAX_UINT8, _MAX_UINT16 = 255, 65535
 # Offset of the bit depth in a PNG: signature, then length, name, width and height of IHDR.
 _PNG_BIT_DEPTH = 24
-# Tiles of a small TIFF may be larger than the picture: 2048 x 2048 is past any that is in use.
-_MAX_TILE_PIXELS = 2048 * 2048
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+# Arithmetic in floats takes 8 to 16 times the memory of the pixels, so it is done on so many at a time.
+_BLOCK_PIXELS = 1 << 20
 
 # Pillow's own check of the pixel count warns at a size of its choosing; `read` refuses at ours before decoding.
 Image.MAX_IMAGE_PIXELS = None
 # Odd metadata is no concern of a caller who wants pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-# A damaged file is told to who sent it, not to the log.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+# A damaged file is told to who sent it, not to the log, where every upload could write what it likes.
+for _name in ("tifffile", "PIL"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+quieten_libtiff(_imaging.__file__)
 
 AnyArray = npt.NDArray[Any]
 
@@ -160,6 +174,8 @@ def read(data: bytes, limits: ImageLimits | None = None, percentiles: tuple[floa
     """
     limits = limits or ImageLimits()
     _check_bytes(data, limits)
+    if (canvas := webp_canvas(data)) is not None and min(canvas) > 0:
+        _check_pixels(*canvas, limits)
     try:
         image = Image.open(io.BytesIO(data), formats=_OPENED)
     except Exception as error:  # Pillow raises nearly anything on damaged headers
@@ -214,7 +230,8 @@ def _damage(error: Exception) -> ImageError:
 def _read(image: Image.Image, data: bytes, percentiles: tuple[float, float]) -> Picture:
     mode = image.mode
     file_format = "JPEG" if image.format == "MPO" else str(image.format)
-    pages = _pages(image)
+    pages = _pages(image, data)
+    _check_tile(image)
     image.load()
     # Pillow turns TIFF pages upright when it loads them, and takes the tag away.
     orientation = _orientation(image)
@@ -236,7 +253,7 @@ def _read_deep_tiff(data: bytes, limits: ImageLimits, percentiles: tuple[float, 
             page = file.pages.first
             _check_pixels(page.imagewidth, page.imagelength, limits)
             pixels, scaling = _scale(_decode_tiff_page(page, data), percentiles)
-            return _picture(pixels, "TIFF", str(page.dtype), len(file.pages), scaling)
+            return _picture(pixels, "TIFF", str(page.dtype), count_pages(data), scaling)
     except ImageError:
         raise
     except Exception as error:  # tifffile, too, raises nearly anything
@@ -250,13 +267,27 @@ def _picture(pixels: ByteArray, file_format: str, mode: str, pages: int, scaling
     return Picture(pixels, file_format, mode, pages, scaling, digest.hexdigest())
 
 
-def _pages(image: Image.Image) -> int:
+def _pages(image: Image.Image, data: bytes) -> int:
+    if image.format == "TIFF":
+        return count_pages(data)
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # a later page is damaged; the first may be whole
         return 1
     finally:
         image.seek(0)
+
+
+def _check_tile(image: Image.Image) -> None:
+    if image.format == "TIFF":
+        sides = [image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]  # type: ignore[attr-defined]
+        if all(isinstance(side, int) for side in sides):
+            _refuse(tile_fault(sides[0] * sides[1], image.width * image.height))
+
+
+def _refuse(fault: str | None) -> None:
+    if fault is not None:
+        raise CorruptImageError(f"the TIFF file is damaged, {fault}: save the picture again")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -282,19 +313,29 @@ def _to_rgb(image: Image.Image) -> ByteArray:
     try:
         if image.has_transparency_data:
             rgba = np.asarray(image.convert("RGBA"))
-            return _on_white(rgba[..., :3], rgba[..., 3], _MAX_UINT8).astype(np.uint8)
+            return _on_white(rgba[..., :3], rgba[..., 3], _MAX_UINT8)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except ValueError:
         raise UnsupportedImageError(f"pixels of kind {image.mode} are not read: save the picture as RGB") from None
 
 
-def _on_white(colour: AnyArray, alpha: AnyArray, full: float) -> AnyArray:
+def _on_white(colour: AnyArray, alpha: AnyArray, full: float) -> ByteArray:
     """Lay (H, W, 3) uint8 colour on white by its (H, W) opacity in 0 to `full`."""
-    if (alpha == full).all():
-        return colour
-    opacity = np.clip(alpha[..., None].astype(np.float32) / full, 0.0, 1.0)
-    laid: AnyArray = np.rint(_MAX_UINT8 + (colour.astype(np.float32) - _MAX_UINT8) * opacity)
-    return laid
+
+    def lay(colour: AnyArray, alpha: AnyArray) -> ByteArray:
+        opacity = np.clip(alpha[..., None].astype(np.float32) / full, 0.0, 1.0)
+        laid = np.rint(_MAX_UINT8 + (colour.astype(np.float32) - _MAX_UINT8) * opacity)
+        white: ByteArray = laid.astype(np.uint8)
+        return white
+
+    return colour if (alpha == full).all() else _by_rows(lay, colour, alpha)
+
+
+def _by_rows(work: Callable[..., ByteArray], *arrays: AnyArray) -> ByteArray:
+    """`work` on blocks of rows of (H, W, ...) arrays, put together: for arithmetic on each pixel by itself."""
+    height, width = arrays[0].shape[:2]
+    rows = max(1, _BLOCK_PIXELS // width)
+    return np.concatenate([work(*(a[row : row + rows] for a in arrays)) for row in range(0, height, rows)])
 
 
 def _is_deep_png(image: Image.Image, data: bytes) -> bool:
@@ -313,19 +354,19 @@ def _is_deep_tiff(image: Image.Image) -> bool:
 def _decode_tiff_page(page: Any, data: bytes) -> AnyArray:
     """Values of a TIFF page, (H, W) or (H, W, 3 or 4), upright."""
     grid = page.imagewidth * page.imagelength
-    tile = page.tilewidth * page.tilelength if page.is_tiled else 0
     channels = page.size // grid
     if page.axes not in ("YX", "YXS", "SYX") or channels not in (1, 3, 4) or np.dtype(page.dtype).kind not in "iuf":
         raise UnsupportedImageError("TIFF pages of this kind are not read: save one, three or four channels")
-    if tile > max(4 * grid, _MAX_TILE_PIXELS):
-        raise CorruptImageError("the tiles of the TIFF file are larger than its picture")
-    try:
-        values: AnyArray = page.asarray()
-    except ValueError as error:
-        # Without the imagecodecs package tifffile leaves out LZW, which OpenCV reads and turns upright.
-        if "imagecodecs" not in str(error) or page.dtype != np.uint16:
-            raise
-        return _decode_with_opencv(data)
+    if page.is_tiled:
+        _refuse(tile_fault(page.tilewidth * page.tilelength, grid))
+    if page.compression not in (UNCOMPRESSED, *DEFLATE):
+        # tifffile unpacks PackBits into lists of Python's numbers, and leaves the others to a package of its own.
+        # OpenCV reads them, and turns the picture upright.
+        if page.dtype == np.uint16:
+            return _decode_with_opencv(data)
+        raise UnsupportedImageError("this compression of TIFF is not read: save the picture with deflate or with none")
+    _refuse(segments_fault(page, data))
+    values: AnyArray = page.asarray()
     tag = page.tags.get(_ORIENTATION)
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     return _turn(values[..., 0] if channels == 1 and values.ndim == 3 else values, 1 if tag is None else tag.value)
@@ -350,7 +391,7 @@ def _scale(values: AnyArray, percentiles: tuple[float, float]) -> tuple[ByteArra
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     elif values.shape[2] == 4:
         full = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
-        pixels = _on_white(pixels, values[..., 3], full).astype(np.uint8)
+        pixels = _on_white(pixels, values[..., 3], full)
     return pixels, Scaling(low, high, *percentiles)
 
 
@@ -358,7 +399,7 @@ def _stretch(values: AnyArray, low: float, high: float) -> ByteArray:
     span = high - low if high > low else 1.0
     if values.dtype == np.uint16:
         return _to_bytes(np.arange(_MAX_UINT16 + 1), low, span)[values]
-    return _to_bytes(values, low, span)
+    return _by_rows(lambda block: _to_bytes(block, low, span), values)
 
 
 def _to_bytes(values: AnyArray, low: float, span: float) -> ByteArray:
