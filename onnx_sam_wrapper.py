@@ -121,6 +121,13 @@ class OnnxSam:
         array: FloatArray = batch[0]
         return array
 
+    def load_embedding(
+        self, array: FloatArray, original_size: tuple[int, int], input_size: tuple[int, int]
+    ) -> ImageEmbedding:
+        """See `LoadsEmbeddings.load_embedding`; the decoder brings it to its device with every call."""
+        data = np.ascontiguousarray(array[None], np.float32)
+        return ImageEmbedding(data, original_size, input_size, data.nbytes)
+
     def _encode(self, image: PreparedImage) -> ImageEmbedding:
         picture: npt.NDArray[Any]
         picture = image.pixels if self._takes_bytes else transforms.normalise_and_pad(image, self._spec)

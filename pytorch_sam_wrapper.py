@@ -128,6 +128,14 @@ class PyTorchSam:
         """See `SamBackend.embedding_array`."""
         return _to_numpy(embedding.data[0])
 
+    @torch.inference_mode()
+    def load_embedding(
+        self, array: FloatArray, original_size: tuple[int, int], input_size: tuple[int, int]
+    ) -> ImageEmbedding:
+        """See `LoadsEmbeddings.load_embedding`."""
+        data = torch.tensor(array[None]).to(self.device, self.dtype)
+        return ImageEmbedding(data, original_size, input_size, data.numel() * data.element_size())
+
     def device_memory(self) -> DeviceMemory | None:
         """See `KnowsDeviceMemory.device_memory`: CUDA tells, other devices do not."""
         if self.device.type != "cuda":

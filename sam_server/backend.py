@@ -158,6 +158,23 @@ class KnowsDeviceMemory(Protocol):
 
 
 @runtime_checkable
+class LoadsEmbeddings(Protocol):
+    """A backend that takes back what `SamBackend.embedding_array` gave."""
+
+    def load_embedding(
+        self, array: FloatArray, original_size: tuple[int, int], input_size: tuple[int, int]
+    ) -> ImageEmbedding:
+        """An embedding of such numbers, where the backend keeps its own.
+
+        Args:
+            array: (C, E, E) float32.
+            original_size: (H, W) of the picture.
+            input_size: (h, w) that the picture fills of the model input.
+        """
+        ...
+
+
+@runtime_checkable
 class SamBackend(Protocol):
     """The interface that PyTorchSam and OnnxSam share."""
 

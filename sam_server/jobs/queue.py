@@ -35,6 +35,14 @@ class UnknownJobError(LookupError):
         self.forgotten = forgotten
 
 
+class FailedElsewhereError(Exception):
+    """Why a job failed in another process; `document` is what that process says of it, as JSON values."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__(str(document.get("detail", "")))
+        self.document = document
+
+
 @dataclass(frozen=True)
 class Job:
     """A look at a job, as it was when it was asked for.
@@ -61,6 +69,11 @@ class Job:
     created: float
     ended: float | None = None
     owner: str = ""
+
+
+def new_job(kind: str, owner: str, now: float) -> Job:
+    """A job that waits, under an id of its own."""
+    return Job(secrets.token_hex(16), kind, "queued", 0, {}, None, None, now, owner=owner)
 
 
 @dataclass(eq=False)
@@ -124,13 +137,20 @@ class JobQueue:
         self._closed = False
         self._close_reason: Exception | None = None
 
-    def submit(self, kind: str, work: Callable[[JobContext], Any], owner: str = "") -> Job:
+    def submit(
+        self,
+        kind: str,
+        work: Callable[[JobContext], Any],
+        owner: str = "",
+        arguments: Mapping[str, Any] | None = None,  # noqa: ARG002, for queues that reach further
+    ) -> Job:
         """Queue work.
 
         Args:
             kind: what it does.
             work: gives the result; raises CancelledJobError once its context says so.
             owner: who starts it, for those who want to know later.
+            arguments: JSON values from which another process can make the same work, with `kind`.
 
         Raises:
             QueueFullError: so many jobs wait already.
@@ -141,7 +161,7 @@ class JobQueue:
             self._forget_old()
             if len(self._waiting) >= self._queue_length and self._idle == 0 and len(self._threads) >= self._workers:
                 raise QueueFullError(f"{len(self._waiting)} jobs wait already: try again later")
-            job = Job(secrets.token_hex(16), kind, "queued", 0, {}, None, None, self._clock(), owner=owner)
+            job = new_job(kind, owner, self._clock())
             self._entries[job.id] = _Entry(job, work)
             self._waiting.append(job.id)
             if self._idle < len(self._waiting) and len(self._threads) < self._workers:

@@ -33,6 +33,7 @@ class ForgottenIdError(SessionError):
     def __init__(self, kind: Kind, name: str, reason: Reason) -> None:
         message = f"the {kind.replace('_', ' ')} {name[:64]!r} was {_PAST[reason]}: {_ADVICE[kind]}"
         super().__init__(f"{kind}_{reason}", message)
+        self.reason = reason
 
 
 class OverBudgetError(SessionError):
@@ -43,6 +44,14 @@ class OverBudgetError(SessionError):
             f"keeping this picture takes {needed:,} bytes and the cache holds {budget:,}: raise the cache's budget"
         )
         super().__init__("picture_over_budget", message)
+
+
+class StoreAwayError(Exception):
+    """The store that servers share does not answer, or refuses; `retry_after` says when to come again, in seconds."""
+
+    def __init__(self, reason: str, retry_after: float = 2.0) -> None:
+        super().__init__(f"the store that the servers share is away ({reason}): try again in a moment")
+        self.retry_after = retry_after
 
 
 _PAST: dict[Reason, str] = {

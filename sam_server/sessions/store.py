@@ -102,13 +102,12 @@ class SessionStore:
         """
         return self._enter(secrets.token_hex(16), hashlib.sha256(source).hexdigest(), encode, owner)
 
-    def _enter(
-        self, session_id: str, key: str, encode: Callable[[], KeptImage], owner: str
-    ) -> tuple[Session, bool]:
+    def _enter(self, session_id: str, key: str, encode: Callable[[], KeptImage], owner: str) -> tuple[Session, bool]:
         """`open` under an id that is given; a session of this id that is held already is used."""
         with self._lock:
             self._forget_expired()
             if session_id in self._entries:
+                self._hits += 1
                 return self._look(self._use(session_id)), True
             shared = self._images.get(key)
             flight = self._flights.get(key)
@@ -227,7 +226,7 @@ class SessionStore:
             entry = self._use(owner)
             return self._look(entry), entry.mask_sets[set_id]
 
-    def keep_grouping(self, set_id: str) -> None:
+    def keep_grouping(self, set_id: str, mask_set: HasBytes) -> None:
         """Take note that a mask set was grouped: it remembers that itself, so nothing is to be done in one process."""
 
     def held(self) -> list[str]:
