@@ -39,7 +39,10 @@ class Prediction:
     @property
     def masks(self) -> BoolArray:
         """All masks, (M, H, W) bool."""
-        return np.stack([self.mask(index) for index in range(len(self.iou))])
+        masks = np.empty((len(self.iou), *self.original_size), np.bool_)
+        for logits, out in zip(self.logits, masks, strict=True):
+            transforms.to_mask(logits, self.spec, self.input_size, self.original_size, out)
+        return masks
 
 
 class Predictor:

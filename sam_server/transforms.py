@@ -11,7 +11,7 @@ from PIL import Image
 from sam_server.arrays import BoolArray, ByteArray, CoordArray, FloatArray
 from sam_server.backend import ModelSpec, PreparedImage
 from sam_server.prompts import LABEL_BOX_FIRST, LABEL_BOX_SECOND, LABEL_PADDING, Prompt, PromptBatch
-from sam_server.upscale import upscale
+from sam_server.upscale import above, upscale
 
 
 def input_size(original_size: tuple[int, int], image_size: int) -> tuple[int, int]:
@@ -105,8 +105,13 @@ def to_full_size(
 
 
 def to_mask(
-    logits: FloatArray, spec: ModelSpec, image_input_size: tuple[int, int], original_size: tuple[int, int]
+    logits: FloatArray,
+    spec: ModelSpec,
+    image_input_size: tuple[int, int],
+    original_size: tuple[int, int],
+    out: BoolArray | None = None,
 ) -> BoolArray:
-    """(H, W) bool mask in the picture's own pixels, from (L, L) low-res logits."""
-    mask: BoolArray = to_full_size(logits, spec.image_size, image_input_size, original_size) > spec.mask_threshold
+    """(H, W) bool mask in the picture's own pixels, from (L, L) low-res logits; written into `out` if there is one."""
+    mask = np.empty(original_size, np.bool_) if out is None else out
+    above(logits, spec.mask_threshold, spec.image_size, image_input_size, mask)
     return mask

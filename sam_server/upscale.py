@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sam_server.arrays import FloatArray, IntArray
+from sam_server.arrays import BoolArray, FloatArray, IntArray
 
 # Output rows or columns of one matrix product: small enough that its span of inputs stays in cache.
 BAND = 128
@@ -162,3 +162,34 @@ def upscale(logits: FloatArray, square: int, filled: tuple[int, int], out: tuple
     for band in operator(length, square, filled[1], out[1]):
         full[:, band.start : band.stop] = tall[:, band.low : band.high] @ band.weights.T
     return full
+
+
+def above(logits: FloatArray, threshold: float, square: int, filled: tuple[int, int], mask: BoolArray) -> None:
+    """Threshold the full-size logits of one mask, without ever holding them all.
+
+    A few rows are upscaled at a time, into memory that stays in cache. An output is a weighted mean of inputs, so
+    rows and columns that read no input above the threshold are off the mask and are not computed.
+
+    Args:
+        logits: (L, L) float32 low-res logits.
+        threshold: logit above which a pixel is on the mask.
+        square: side S of the model input.
+        filled: (h, w) of the model input that the picture fills.
+        mask: (H, W) bool of the picture's size, all of which is written.
+    """
+    length, (height, width) = logits.shape[0], mask.shape
+    rows, columns = operator(length, square, filled[0], height), operator(length, square, filled[1], width)
+    on = logits > threshold
+    buffer = np.empty((min(BAND, height), width), np.float32)
+    for band in rows:
+        hit = on[band.low : band.high].any(axis=0)
+        out = mask[band.start : band.stop]
+        wide = band.weights @ logits[band.low : band.high] if hit.any() else None
+        for part in columns:
+            target = out[:, part.start : part.stop]
+            if wide is None or not hit[part.low : part.high].any():
+                target[:] = False
+                continue
+            block = buffer[: len(out), part.start : part.stop]
+            np.matmul(wide[:, part.low : part.high], part.weights.T, out=block)
+            np.greater(block, threshold, out=target)

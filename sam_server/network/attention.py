@@ -8,6 +8,7 @@ All take q, k, v (B', H * W, head), rel_h (B', H, W, H) and rel_w (B', H, W, W),
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -64,20 +65,50 @@ def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
     for head in range(batch):
         for row in range(0, height, rows):
             cells = slice(row * width, (row + rows) * width)
-            scores = scaled[head, cells] @ keys[head]  # (rows * W, H * W)
+            # Half-precision scores are added to and normalised in float32, which is faster there and nearer too.
+            scores = (scaled[head, cells] @ keys[head]).float()  # (rows * W, H * W)
             grid = scores.view(-1, width, height, width)
             grid += rel_h[head, row : row + rows, :, :, None]
             grid += rel_w[head, row : row + rows, :, None, :]
-            out[head, cells] = scores.softmax(dim=-1) @ v[head]
+            out[head, cells] = scores.softmax(dim=-1).to(v.dtype) @ v[head]
     return out
+
+
+def unrolled(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """For exported graphs: plain operators that every runtime has, a few rows of queries at a time.
+
+    Runtimes hold the scores of one slice, not of all queries, and their matrix products are faster than what they make
+    of one attention operator with wide folded queries (docs/performance.md).
+    """
+    batch, height, width, _ = rel_h.shape
+    if height * width <= SMALL_GRID:
+        return biased(q, k, v, rel_h, rel_w, scale)
+    rows = max(1, SLICE // width)
+    scaled, keys = q * scale, k.transpose(-2, -1)
+    out = []
+    for row in range(0, height, rows):
+        scores = scaled[:, row * width : (row + rows) * width] @ keys  # (B', rows * W, H * W)
+        cells = scores.shape[1]
+        grid = scores.view(batch, cells // width, width, height, width)
+        grid = grid + rel_h[:, row : row + rows, :, :, None] + rel_w[:, row : row + rows, :, None, :]
+        out.append(grid.view(batch, cells, height * width).softmax(dim=-1) @ v)
+    return torch.cat(out, dim=1)
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """The fastest of the above for this device, dtype and grid."""
-    if q.device.type == "cpu" and q.dtype == torch.float32 and not torch.is_grad_enabled():
-        attend = biased if q.shape[1] <= SMALL_GRID else sliced
-        return attend(q, k, v, rel_h, rel_w, scale)
-    return folded(q, k, v, rel_h, rel_w, scale)
+    if q.device.type != "cpu" or torch.is_grad_enabled():
+        return folded(q, k, v, rel_h, rel_w, scale)
+    if q.dtype != torch.float32 and _has_tiles():
+        return folded(q, k, v, rel_h, rel_w, scale)
+    attend = biased if q.shape[1] <= SMALL_GRID else sliced
+    return attend(q, k, v, rel_h, rel_w, scale)
+
+
+@cache
+def _has_tiles() -> bool:
+    """Whether the processor multiplies half-precision tiles (AMX), which torch's fused kernel makes use of."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 ATTENTIONS: dict[str, Attend] = {
@@ -85,5 +116,6 @@ ATTENTIONS: dict[str, Attend] = {
     "folded": folded,
     "biased": biased,
     "sliced": sliced,
+    "unrolled": unrolled,
     "auto": auto,
 }

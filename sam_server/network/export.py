@@ -205,7 +205,7 @@ def export_part(sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFA
     sam = sam.eval().requires_grad_(False)
     graph = _graph(sam, metadata)
     if isinstance(sam.image_encoder, ImageEncoderViT):
-        sam.image_encoder.set_attention("folded")
+        sam.image_encoder.set_attention("unrolled")
     try:
         model = _translate(graph, opset)
     finally:
