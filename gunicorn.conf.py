@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(_config.intra_op_threads or cpu_quo
 
 bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
 workers = 1
-worker_class = "gthread"
+# gunicorn's "gthread", with bounds for clients that send slowly.
+worker_class = "gunicorn_worker.PacedWorker"
 threads = _config.threads
 # A model on CUDA does not survive the fork that follows a preload.
 preload_app = False

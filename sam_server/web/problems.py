@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, g, request
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from sam_server.automatic.parameters import ParameterError
@@ -149,6 +149,8 @@ def _from_http(error: HTTPException) -> Response:
     if error.response is not None:
         return Response(error.response.get_data(), error.response.status_code, error.response.headers)  # type: ignore[attr-defined]
     status = error.code or 500
+    if isinstance(error, ClientDisconnected) and isinstance(error.__context__, TimeoutError):
+        status = 408  # it is still there, but the server would not wait any longer
     code, detail = _HTTP_ERRORS.get(status, ("http_error", error.description or error.name))
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
     if status == 413:
@@ -164,7 +166,10 @@ def _let_finish() -> None:
     deadline = time.monotonic() + LINGER_SECONDS
     stream = request.environ["wsgi.input"]
     while left > 0 and time.monotonic() < deadline:
-        piece = stream.read(min(left, LINGER_PIECE))
+        try:
+            piece = stream.read(min(left, LINGER_PIECE))
+        except OSError:  # it left, or sends too slowly
+            break
         if not piece:
             break
         left -= len(piece)
