@@ -24,6 +24,10 @@ MIN_TILE_SIZE, MAX_TILE_SIZE = 128, 8192
 PERFORMANCE_DEFAULTS: dict[str, float] = {"points_per_side": 16, "pred_iou_thresh": 0.8, "min_mask_region_area": 500}
 PERFORMANCE_MAX_CROP_LAYERS = 1
 
+# What stands in place of the defaults, performance mode's too, for models that are less sure of themselves than the
+# official ones; by model type.
+MODEL_DEFAULTS: dict[str, dict[str, float]] = {"tiny": {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.8}}
+
 
 class ParameterError(ValueError):
     """A parameter that makes no sense; the message says what to change, `field` names it."""
@@ -93,13 +97,16 @@ class AutomaticParameters:
         self._check_tiles()
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], performance_mode: bool = False) -> "AutomaticParameters":
-        """Parameters from what a caller set, where performance mode changes the defaults of the rest.
+    def from_values(
+        cls, values: Mapping[str, Any], performance_mode: bool = False, model_type: str | None = None
+    ) -> "AutomaticParameters":
+        """Parameters from what a caller set, where model and performance mode change the defaults of the rest.
 
         Args:
             values: names and values that the caller set; what is missing keeps its default. point_grids alone take
                 the place of points_per_side.
             performance_mode: take PERFORMANCE_DEFAULTS for what is missing, and at most one layer of crops.
+            model_type: take MODEL_DEFAULTS of this model for what is missing; the reference's if it has none.
 
         Raises:
             ParameterError: a name is unknown, or a value out of range.
@@ -110,6 +117,7 @@ class AutomaticParameters:
                 raise ParameterError(name, f"is no parameter; known are {', '.join(names)}")
         if values.get("point_grids") is not None:
             values = {"points_per_side": None, **values}
+        values = {**MODEL_DEFAULTS.get(model_type or "", {}), **values}
         if not performance_mode:
             return cls(**values)
         parameters = cls(**{**PERFORMANCE_DEFAULTS, **values})

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering
+from sklearn.decomposition import PCA
 
 from sam_server.arrays import FloatArray, IntArray
 from sam_server.grouping.errors import GroupingError, check_choice, check_range
@@ -21,6 +22,8 @@ ALGORITHMS = ("hdbscan", "agglomerative")
 _LAB_UNIT = 50.0
 # Agglomeration takes memory of the square of the masks.
 MAX_AGGLOMERATED = 3_000
+# HDBSCAN compares along this many principal axes: in hundreds no tree saves it from comparing all with all.
+MAX_AXES = 16
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def group_by_appearance(selection: Selection, parameters: AppearanceParameters) 
         labels = _agglomerate(features, parameters)
     else:
         members = min(parameters.min_members, len(features))
-        labels = HDBSCAN(min_cluster_size=members, min_samples=2, copy=True).fit_predict(features)
+        labels = HDBSCAN(min_cluster_size=members, min_samples=2, copy=True).fit_predict(_main_axes(features))
     other = labels < 0
     numbered = np.full(len(labels), -1, np.int64)
     numbered[~other] = renumber(labels[~other])
@@ -104,6 +107,14 @@ def _agglomerate(features: Features, parameters: AppearanceParameters) -> IntArr
     model = AgglomerativeClustering(n_clusters=groups, distance_threshold=distance, linkage="average")
     labels: IntArray = model.fit_predict(features)
     return labels
+
+
+def _main_axes(features: Features) -> Features:
+    """(n, MAX_AXES) coordinates along the axes of the largest spread; the features themselves if they are no more."""
+    if features.shape[1] <= MAX_AXES or len(features) <= MAX_AXES:
+        return features
+    axes: Features = PCA(MAX_AXES, svd_solver="covariance_eigh").fit_transform(features)
+    return axes
 
 
 def _features(selection: Selection, wanted: str) -> tuple[Features, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_server.arrays import BoolArray, IntArray
+from sam_server.arrays import BoolArray
 from sam_server.grouping.errors import check_range
 from sam_server.grouping.selection import Scale, Selection, select
 from sam_server.masks.measured_set import MeasuredSet
@@ -34,6 +34,8 @@ class Filters:
         min_mean_intensity, max_mean_intensity: brightness, 0 to 255.
         min_predicted_iou, min_stability_score: 0 to 1.
         max_duplicate_iou: of two masks with a higher IoU the one with the lower predicted IoU is removed, 0 to 1.
+        prefer_round: of duplicates the one with the lower product of predicted IoU and filled circularity is removed:
+            the whole of something round stays, its half goes, even where the model is surer of the half.
         max_nested_ratio: of two masks the one that lies within the other's convex hull (at least 80 % of it) is
             removed if it has more than this share of the hull's area, 0 to 1: the inner edge of a rim, a face on a
             coin. What is smaller, such as a satellite, stays.
@@ -57,6 +59,7 @@ class Filters:
     min_predicted_iou: float | None = None
     min_stability_score: float | None = None
     max_duplicate_iou: float | None = None
+    prefer_round: bool = False
     max_nested_ratio: float | None = None
 
     def __post_init__(self) -> None:
@@ -100,12 +103,14 @@ def apply_filters(measured: MeasuredSet, filters: Filters, scale: Scale) -> tupl
         gone = left & ~passes
         removed.append(Removed(name, tuple(sorted(everything.index[gone].tolist()))))
         left &= passes
-    for name, find in (("max_duplicate_iou", _duplicates), ("max_nested_ratio", _nested)):
-        limit = getattr(filters, name)
-        if limit is not None:
-            gone = find(everything, left, limit)
-            removed.append(Removed(name, tuple(sorted(everything.index[gone].tolist()))))
-            left &= ~gone
+    if filters.max_duplicate_iou is not None:
+        gone = _duplicates(everything, left, filters.max_duplicate_iou, filters.prefer_round)
+        removed.append(Removed("max_duplicate_iou", tuple(sorted(everything.index[gone].tolist()))))
+        left &= ~gone
+    if filters.max_nested_ratio is not None:
+        gone = _nested(everything, left, filters.max_nested_ratio)
+        removed.append(Removed("max_nested_ratio", tuple(sorted(everything.index[gone].tolist()))))
+        left &= ~gone
     counted = tuple(entry for entry in removed if entry.filter != "empty" or entry.count)
     return select(measured, everything.index[left], scale), counted
 
@@ -145,8 +150,8 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
             yield name, values <= bound
 
 
-def _duplicates(selection: Selection, left: BoolArray, max_iou: float) -> BoolArray:
-    """Masks that overlap one of a higher predicted IoU by more than max_iou: greedy non-maximum suppression."""
+def _duplicates(selection: Selection, left: BoolArray, max_iou: float, prefer_round: bool) -> BoolArray:
+    """Masks that overlap a better one by more than max_iou: greedy non-maximum suppression."""
     overlaps, areas = selection.overlaps, selection.pixels
     union = areas[overlaps.first] + areas[overlaps.second] - overlaps.shared
     alike = overlaps.shared > max_iou * union
@@ -155,7 +160,7 @@ def _duplicates(selection: Selection, left: BoolArray, max_iou: float) -> BoolAr
         neighbours.setdefault(one, []).append(other)
         neighbours.setdefault(other, []).append(one)
     gone = np.zeros(len(selection), np.bool_)
-    for row in _by_score(selection):
+    for row in _best_first(selection, prefer_round):
         if left[row] and not gone[row]:
             gone[[other for other in neighbours.get(row, ()) if left[other]]] = True
     return gone
@@ -176,7 +181,9 @@ def _nested(selection: Selection, left: BoolArray, max_ratio: float) -> BoolArra
     return gone
 
 
-def _by_score(selection: Selection) -> list[int]:
+def _best_first(selection: Selection, prefer_round: bool) -> list[int]:
     records = selection.source.masks.records
-    scores: IntArray = np.array([-records[i].predicted_iou for i in selection.index])
-    return [int(row) for row in np.argsort(scores, kind="stable")]
+    scores = np.array([records[i].predicted_iou for i in selection.index], np.float64)
+    if prefer_round:
+        scores *= selection.measures.filled_circularity
+    return [int(row) for row in np.argsort(-scores, kind="stable")]

@@ -1,6 +1,8 @@
 """Filters and methods under names that a laboratory knows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from sam_server.grouping.droplets import MAX_CV, DropletParameters
 from sam_server.grouping.errors import GroupingError
@@ -25,12 +27,14 @@ class Preset:
         summary: what it is for, in a sentence.
         filters: applied first.
         methods: parameters of each method.
+        search: parameters of automatic masks, by name, where masks must be found first.
     """
 
     name: str
     summary: str
     filters: Filters
     methods: tuple[MethodParameters, ...]
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 PRESETS: dict[str, Preset] = {
@@ -46,10 +50,13 @@ PRESETS: dict[str, Preset] = {
                 max_parts=1,
                 max_picture_share=0.5,
                 max_duplicate_iou=0.7,
+                prefer_round=True,
                 max_nested_ratio=0.35,
                 min_pixels=MIN_PIXELS,
             ),
             (SizeParameters(max_classes=2, max_cv=MAX_CV), DropletParameters(min_satellite_overlap=0.8)),
+            # Leaves the whole beside its half for the filters to choose from.
+            {"box_nms_thresh": 0.9},
         ),
         Preset(
             "cells",

@@ -1,11 +1,13 @@
 """A mask set with its measures and overlaps: measured once, grouped often."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from sam_server.arrays import IntArray
 from sam_server.masks import rle
+from sam_server.masks.crop import CroppedMask
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measures import NAMES, Column, Measures, hull, measure
 from sam_server.masks.overlaps import Overlaps, RunTable, find_overlaps, find_reaches, make_run_table
@@ -46,17 +48,32 @@ class MeasuredSet:
         return self.masks.nbytes + columns + self.overlaps.nbytes + self.hull_overlaps.nbytes + self.runs.nbytes
 
 
-def measure_set(masks: MaskSet) -> MeasuredSet:
-    """Measure every mask of a set and find the overlaps; the heavy part of grouping."""
+def measure_set(masks: MaskSet, check: Callable[[], None] = lambda: None) -> MeasuredSet:
+    """Measure every mask of a set and find the overlaps; the heavy part of grouping.
+
+    Args:
+        masks: N masks.
+        check: called before every mask; what it raises ends the work.
+    """
     rles = [record.segmentation for record in masks.records]
+    hulls = []
+    for mask in rles:
+        check()
+        hulls.append(_hull(mask))
     return MeasuredSet(
         masks=masks,
-        measures=measure((record.crop() for record in masks.records), _brightness(masks)),
+        measures=measure(_crops(masks, check), _brightness(masks)),
         overlaps=find_overlaps(rles),
-        hull_overlaps=find_reaches([_hull(mask) for mask in rles], rles),
+        hull_overlaps=find_reaches(hulls, rles),
         runs=make_run_table(rles),
         order=_order(masks),
     )
+
+
+def _crops(masks: MaskSet, check: Callable[[], None]) -> Iterator[CroppedMask]:
+    for record in masks.records:
+        check()
+        yield record.crop()
 
 
 def _hull(mask: Rle) -> Rle:

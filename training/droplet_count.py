@@ -1,0 +1,133 @@
+"""Count and size drawn droplets with a model, and print how far it is off: `python -m training.droplet_count`."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.automatic.generate import generate
+from sam_server.automatic.parameters import AutomaticParameters
+from sam_server.backend import SamBackend
+from sam_server.grouping.group import GroupResult, group_masks
+from sam_server.grouping.presets import preset
+from sam_server.masks.measured_set import measure_set
+from training.droplet_scene import Disc, paint_droplets, place_droplets
+
+# Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
+SEARCH = {"tile_size": 512, "tile_overlap": 96, "points_per_side": 28}
+SIZE = (1500, 2000)
+# A mask shows a droplet if their middles and their diameters differ by less than this share of the droplet's diameter.
+NEAR = 0.3
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was found in one scene, beside the truth.
+
+    Attributes:
+        count, true_count: whole droplets of all kinds.
+        matched: masks that show a droplet, each droplet once.
+        diameters, true_diameters: means of the larger and the smaller ones, in pixels; NaN where there are none.
+        satellites: share of the satellites that are found and assigned to the right droplet.
+    """
+
+    count: int
+    true_count: int
+    matched: int
+    diameters: tuple[float, float]
+    true_diameters: tuple[float, float]
+    satellites: float
+
+
+def count_droplets(backend: SamBackend, seed: int) -> Counted:
+    """Draw a scene, find its droplets with the preset's own search and filters, and compare."""
+    discs = place_droplets(seed, SIZE)
+    droplets = preset("droplets")
+    values = {**droplets.search, **SEARCH}
+    parameters = AutomaticParameters.from_values(values, model_type=backend.spec.model_type)
+    masks = generate(backend, paint_droplets(discs, seed, SIZE), parameters)
+    return compare(discs, group_masks(measure_set(masks), droplets.methods, droplets.filters))
+
+
+def compare(discs: list[Disc], result: GroupResult) -> Counted:
+    """Hold the groups of the droplets preset against the truth."""
+    whole = [number for number, disc in enumerate(discs) if disc.kind != "edge"]
+    shown = _match([discs[number] for number in whole], result)
+    mask_of = {whole[row]: mask for row, mask in shown.items()}
+    details: dict[str, Any] = result.groupings[1].details
+    host_of = {mask: entry["droplet"] for entry in details["satellites"] for mask in entry["masks"]}
+    right = [
+        number in mask_of and disc.host in mask_of and host_of.get(mask_of[number]) == mask_of[disc.host]
+        for number, disc in enumerate(discs)
+        if disc.kind == "satellite"
+    ]
+    found = result.measures.equivalent_diameter_area
+    true = 2 * np.array([discs[number].radius for number in whole])
+    limit = float(np.sqrt(true.min() * true.max()))
+    return Counted(
+        count=len(result.kept),
+        true_count=len(whole),
+        matched=len(shown),
+        diameters=(_mean(found[found >= limit]), _mean(found[found < limit])),
+        true_diameters=(_mean(true[true >= limit]), _mean(true[true < limit])),
+        satellites=float(np.mean(right)),
+    )
+
+
+def _match(discs: list[Disc], result: GroupResult) -> dict[int, int]:
+    """Number of the mask that shows each disc, nearest first; each mask and each disc once."""
+    measures = result.measures
+    found = np.stack([measures.centroid_x, measures.centroid_y, measures.equivalent_diameter_area], axis=1)
+    true = np.array([(disc.x - 0.5, disc.y - 0.5, 2 * disc.radius) for disc in discs])
+    away = np.abs(found[None] - true[:, None])
+    away = np.maximum(np.hypot(away[..., 0], away[..., 1]), away[..., 2]) / true[:, 2:]
+    matched: dict[int, int] = {}
+    used: set[int] = set()
+    for row, column in np.argwhere(away < NEAR)[np.argsort(away[away < NEAR])].tolist():
+        if row not in matched and column not in used:
+            matched[row] = result.kept[column]
+            used.add(column)
+    return matched
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def print_counted(seed: int, counted: Counted) -> None:
+    """One row of the table."""
+    sizes = zip(counted.diameters, counted.true_diameters, strict=True)
+    cells = [
+        str(seed),
+        f"{counted.count} of {counted.true_count} ({counted.count / counted.true_count - 1:+.1%})",
+        f"{counted.matched / counted.true_count:.1%}",
+        f"{counted.matched / max(counted.count, 1):.1%}",
+        *(f"{found:.1f} of {true:.1f} ({found / true - 1:+.1%})" for found, true in sizes),
+        f"{counted.satellites:.1%}",
+    ]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"))
+    parser.add_argument("--model-type", help="row of the variants, where no config.json lies beside the checkpoint")
+    parser.add_argument("--seeds", type=int, default=3, help="scenes, from seed 0 on")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    backend = load_pytorch_sam(
+        arguments.checkpoint, model_type=arguments.model_type, precision="fp32", threads=arguments.threads
+    )
+    print("| seed | count | recall | precision | large diameter, px | small diameter, px | satellites assigned |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for seed in tqdm(range(arguments.seeds), unit="scene", leave=False):
+        print_counted(seed, count_droplets(backend, seed))
+
+
+if __name__ == "__main__":
+    main()
