@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from backend_loader import installed_backends, load_backend
@@ -55,7 +56,11 @@ def create_app(
         server.slot.load_in_background(lambda: _load(config), on_failure or _exit)
     else:
         server.slot.fill(backend, _report(config, None))
-    return make_app(server)
+    application = make_app(server)
+    if config.trusted_proxies:
+        proxies = config.trusted_proxies
+        application.wsgi_app = ProxyFix(application.wsgi_app, x_for=proxies, x_proto=0)  # type: ignore[method-assign]
+    return application
 
 
 def _load(config: SamConfig) -> tuple[SamBackend, BackendReport]:
@@ -89,6 +94,7 @@ def _web_settings(config: SamConfig) -> WebSettings:
         queue_length=config.queue_length,
         queue_timeout=config.queue_timeout,
         api_keys=config.api_keys,
+        rate_limit=config.rate_limit,
         cors_origins=config.cors_origins,
         metrics=cast(Literal["key", "open", "off"], config.metrics),
         job_workers=config.job_workers,

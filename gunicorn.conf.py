@@ -27,7 +27,7 @@ timeout = 120
 # Seconds that running requests get to finish once the server is asked to stop.
 graceful_timeout = 30
 loglevel = _config.log_level
-# The application logs its requests itself; gunicorn's own lines look like all others.
+# gunicorn's own lines look like all others.
 logconfig_dict = configuration(_config.log_level, _config.log_format)
 # It would stand at one place for every server of the user.
 control_socket_disable = True

@@ -10,6 +10,8 @@ import difflib
 import logging
 import os
 import re
+import secrets
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from dotenv import dotenv_values
 
 from sam_server.logs import FORMATS as LOG_FORMATS
 from sam_server.network.variants import VARIANTS
+from sam_server.web.keys import HASHED, hash_key, hashed
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,9 @@ ENV_FILE = ROOT / ".env"
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 ENV_EXAMPLE = ROOT / ".env.example"
 PREFIX = "SAM_"
+
+# Random bytes of an API key that this makes.
+KEY_BYTES = 32
 
 TRUE_WORDS = ("true", "1", "yes", "on")
 FALSE_WORDS = ("false", "0", "no", "off")
@@ -83,6 +89,18 @@ def _url(text: str) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    return tuple(hashed(word) for word in _words(text))
+
+
+def _limits(text: str) -> str:
+    # Loaded where it is used: it takes longer than all the rest of this file.
+    from limits import parse_many
+
+    parse_many(text)
+    return text
 
 
 def _choice(*options: str) -> Kind[str]:
@@ -184,10 +202,18 @@ class SamConfig:
     port: int = _setting(_integer(1, 65535), 5000, "Port to listen on.")
     threads: int = _setting(_integer(1, 1024), 16, "Requests that are handled at once.")
     api_keys: tuple[str, ...] = _setting(
-        _list("keys, separated by commas"),
+        Kind(_keys, f"keys or {HASHED}HEX, separated by commas", ",".join),
         (),
         "One of these must come with every request; none is asked for if empty.",
         secret=True,
+    )
+    rate_limit: str = _setting(
+        Kind(_limits, "limits such as 10/second;600/minute"),
+        "",
+        "Requests of one key, or of one address where there are no keys; no limit if empty.",
+    )
+    trusted_proxies: int = _setting(
+        _integer(0, 10), 0, "Proxies in front of the server whose X-Forwarded-For tells the client's address."
     )
     cors_origins: tuple[str, ...] = _setting(
         _list("origins, separated by commas"), (), "Origins whose web pages may call the server; * is all of them."
@@ -354,10 +380,23 @@ def env_example() -> str:
 
 
 def main() -> None:
-    """Print the settings in force, or write the pages that are made from the table."""
+    """Print the settings in force, write the pages that are made from the table, or make an API key."""
     parser = argparse.ArgumentParser(prog="python -m sam_config", description="Print the settings in force.")
     parser.add_argument("--write-docs", action="store_true", help="write docs/settings.md and .env.example instead")
-    if parser.parse_args().write_docs:
+    parser.add_argument("--new-key", action="store_true", help="make an API key and its hash for SAM_API_KEYS instead")
+    parser.add_argument("--hash-key", action="store_true", help="hash the API key on the standard input instead")
+    wanted = parser.parse_args()
+    if wanted.new_key:
+        key = secrets.token_urlsafe(KEY_BYTES)
+        print(f"key for the client: {key}\nentry of SAM_API_KEYS: {hash_key(key)}")
+        return
+    if wanted.hash_key:
+        key = sys.stdin.readline().strip()
+        if not key or "," in key:
+            parser.exit(2, "give one API key on the standard input; it has no commas\n")
+        print(hash_key(key))
+        return
+    if wanted.write_docs:
         SETTINGS_PAGE.write_text(settings_page())
         ENV_EXAMPLE.write_text(env_example())
         return

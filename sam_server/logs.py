@@ -33,10 +33,11 @@ def configuration(level: str, style: str) -> dict[str, Any]:
         "formatters": {"lines": {"()": formatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        # gunicorn gives its loggers handlers of their own before it comes here.
         "loggers": {
-            name: {"level": level.upper(), "handlers": [], "propagate": True}
-            for name in ("gunicorn.error", "gunicorn.access")
+            # gunicorn gives its loggers handlers of their own before it comes here.
+            "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
+            # The application logs its requests itself, without what clients make up.
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }
 

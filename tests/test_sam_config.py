@@ -11,6 +11,7 @@ import pytest
 
 import sam_config
 from sam_config import ENV_EXAMPLE, ROOT, SETTINGS, SETTINGS_PAGE, ConfigError, SamConfig, load_config
+from sam_server.web.keys import hash_key
 
 
 def test_defaults_of_the_design() -> None:
@@ -44,7 +45,7 @@ def test_defaults_of_the_design() -> None:
         ("SAM_CACHE_BYTES", "512m", "cache_bytes", 512 << 20),
         ("SAM_CACHE_BYTES", "3000000", "cache_bytes", 3_000_000),
         ("SAM_SESSION_TTL", "1.5", "session_ttl", 1.5),
-        ("SAM_API_KEYS", "one, two,", "api_keys", ("one", "two")),
+        ("SAM_API_KEYS", "one, two,", "api_keys", (hash_key("one"), hash_key("two"))),
         ("SAM_CORS_ORIGINS", "*", "cors_origins", ("*",)),
         ("SAM_CHECKPOINT_MIRROR", "https://mirror.example/sam", "checkpoint_mirror", "https://mirror.example/sam"),
         ("SAM_CHECKPOINT_MIRROR", "", "checkpoint_mirror", None),

@@ -8,6 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from sam_server import __version__
 from sam_server.web import (
+    access,
     collect,
     docs,
     exports,
@@ -49,6 +50,7 @@ def make_app(server: Server) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = body_limit(server.settings.image_limits.max_bytes)
     app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES
     hooks.register(app)
+    access.register(app)
     problems.register(app)
     for room in (info, sessions, previews, segment, generate, group, collect, exports, jobs):
         app.register_api(room.blueprint)

@@ -14,6 +14,7 @@ from sam_server.masks.measured_set import measure_set
 from sam_server.masks.record import make_record
 from sam_server.masks.rle import Rle, RleError, decode_crop
 from sam_server.sessions.kept import Session
+from sam_server.web.access import own_session
 from sam_server.web.answers import json_answer
 from sam_server.web.hooks import timed
 from sam_server.web.mask_sets import KeptMaskSet, mask_set_fields
@@ -72,7 +73,7 @@ def collect_masks() -> Response:
     if source is not None:
         raise Problem(422, "ambiguous_picture", "masks belong to a session: send no picture", field="image")
     with timed("cache"):
-        session = server().sessions.get(fields.session_id)
+        session = own_session(fields.session_id)
     with timed("mask"):
         kept = KeptMaskSet(measure_set(_mask_set(session, fields)), None)
     set_id = server().sessions.keep_mask_set(session.id, kept)

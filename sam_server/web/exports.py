@@ -15,6 +15,7 @@ from sam_server.grouping.overlay import draw_overlay, to_png
 from sam_server.grouping.tables import to_csv, to_xlsx
 from sam_server.masks.measured_set import MeasuredSet
 from sam_server.sessions.kept import Session
+from sam_server.web.access import own_mask_set
 from sam_server.web.answers import json_answer
 from sam_server.web.group_schemas import KeptMaskSetOut, MaskSetPath, MaskSetQuery
 from sam_server.web.hooks import timed
@@ -120,7 +121,7 @@ FORMATS = {
 )
 def look_at_mask_set(path: MaskSetPath, query: MaskSetQuery) -> Response:
     """JSON holds all masks; the other formats hold those that passed the filters of the last POST /group_masks."""
-    session, kept = server().sessions.mask_set(path.mask_set_id)
+    session, kept = own_mask_set(path.mask_set_id)
     assert isinstance(kept, KeptMaskSet)
     if query.format == "json":
         grouping = None if kept.grouping is None else kept.grouping.to_dict()

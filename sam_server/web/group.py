@@ -20,6 +20,7 @@ from sam_server.jobs.queue import JobContext
 from sam_server.masks.measured_set import MeasuredSet
 from sam_server.masks.measures import Measures
 from sam_server.sessions.kept import Session
+from sam_server.web.access import own_mask_set
 from sam_server.web.answers import json_answer, picture_fields
 from sam_server.web.group_schemas import GroupIn, GroupOut
 from sam_server.web.hooks import timed
@@ -68,6 +69,7 @@ def group_masks_of() -> Response:
         if source is not None or fields.session_id is not None or fields.generate is not None:
             detail = "a mask set needs no picture, session or search beside it"
             raise Problem(422, "ambiguous_picture", detail, field="mask_set_id")
+        own_mask_set(fields.mask_set_id)
         return _answer(state, fields.mask_set_id, plan, fields.include_measures)
     model = state.model()
     search = None if fields.generate is None else search_parameters(fields.generate, model.report.performance_mode)

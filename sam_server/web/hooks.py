@@ -1,7 +1,6 @@
-"""What happens around every request: its id, its timings, its line in the log, its key, and who may read the answer."""
+"""What happens around every request: its id, its timings, its line in the log, and what a browser may do with it."""
 
 import hashlib
-import hmac
 import logging
 import re
 import secrets
@@ -12,18 +11,22 @@ from contextlib import contextmanager
 from flask import Flask, Response, g, request
 
 from sam_server import logs
-from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
 log = logging.getLogger("sam_server.requests")
 
 # An id that came with the request is taken over if it cannot break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Paths that are asked every few seconds: their good answers are logged at the level "debug".
+# Paths that are asked every few seconds: logged at the level "debug".
 _PROBED_PATHS = frozenset({"/health", "/ready", "/metrics"})
-# Paths that a probe or a load balancer asks without a key; the page asks its user for one.
-_OPEN_PATHS = frozenset({"/health", "/ready", "/"})
-_OPEN_FOLDER = "/page/"
+# What a browser may do with an answer: nothing but show it. Pages that are more say so themselves.
+_SAFE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Answers belong to the one who asked: no cache on the way may give them to another.
+    "Cache-Control": "no-store",
+}
 _CORS_METHODS = "GET, POST, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = "Authorization, Content-Type, Prefer, X-API-Key, X-Request-ID"
 _CORS_ANSWER_HEADERS = "Location, Retry-After, Server-Timing, X-Request-ID"
@@ -55,7 +58,6 @@ def spent(*phases: str) -> float:
 def register(app: Flask) -> None:
     """Put the hooks around every request of the application."""
     app.before_request(_begin)
-    app.before_request(_check_key)
     app.after_request(_finish)
     app.teardown_request(_forget)
 
@@ -72,25 +74,12 @@ def _forget(_: BaseException | None) -> None:
     logs.request_id.set(None)
 
 
-def _check_key() -> None:
-    keys = server().settings.api_keys
-    is_open = request.path in _OPEN_PATHS or request.path.startswith(_OPEN_FOLDER)
-    is_open = is_open or (request.path == "/metrics" and server().settings.metrics == "open")
-    if not keys or is_open or request.method == "OPTIONS":
-        return
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-    # Every key is compared, so that the time tells nothing about which one nearly matched.
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
-    if not any(matches):
-        detail = "send an API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
-        raise Problem(401, "missing_or_wrong_key", detail, headers={"WWW-Authenticate": "Bearer"})
-
-
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     phases = {**g.timings, "total": time.perf_counter() - g.started}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={took * 1000:.1f}" for name, took in phases.items())
+    for name, value in _SAFE_HEADERS.items():
+        response.headers.setdefault(name, value)
     _allow_origin(response)
     _record(response.status_code, phases)
     return response
@@ -105,7 +94,7 @@ def _record(status: int, phases: Mapping[str, float]) -> None:
     """Count the request and log it. An id of a session opens it, so the log has the start of its hash instead."""
     route = None if request.url_rule is None else request.url_rule.rule
     server().metrics.count_request(request.method, route, status, phases)
-    level = logging.DEBUG if request.path in _PROBED_PATHS and status < 400 else logging.INFO
+    level = logging.DEBUG if request.path in _PROBED_PATHS else logging.INFO
     if not log.isEnabledFor(level):
         return
     fields: dict[str, object] = {"method": request.method, "route": route, "status": status}

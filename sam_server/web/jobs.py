@@ -11,6 +11,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from sam_server.jobs.queue import FINAL, Job, JobContext
+from sam_server.web.access import own_job, owner
 from sam_server.web.answers import json_answer
 from sam_server.web.clients import Caller
 from sam_server.web.openapi import responses
@@ -33,14 +34,14 @@ CLIENT_CLOSED_REQUEST = 499
 @blueprint.get("/jobs/<job_id>", summary="How far a job is", responses=responses({200: JobOut}, 404, 410))
 def look_at_job(path: JobPath) -> Response:
     """A job is kept for as long as an unused session after its end."""
-    return json_answer(job_fields(server().jobs.get(path.job_id)))
+    return json_answer(job_fields(own_job(path.job_id)))
 
 
 @blueprint.delete("/jobs/<job_id>", summary="Stop a job", responses=responses({200: JobOut}, 404, 410))
 def cancel_job(path: JobPath) -> Response:
     """A waiting job ends at once, a running one at its next chunk; an ended one stays as it is."""
     jobs = server().jobs
-    job = jobs.cancel(path.job_id)
+    job = jobs.cancel(own_job(path.job_id).id)
     while job.state not in FINAL:
         before = job.version
         job = jobs.wait(path.job_id, before, CANCEL_WAIT)
@@ -63,7 +64,7 @@ def cancel_job(path: JobPath) -> Response:
 def follow_job(path: JobPath) -> Response:
     """An event for every step, the last one when the job has ended."""
     state = server()
-    state.jobs.get(path.job_id)
+    own_job(path.job_id)
     if not state.event_streams.acquire(blocking=False):
         raise busy("too_many_streams", "too many clients follow jobs: look at the job now and then", HEARTBEAT)
     answer = Response(_events(state, path.job_id), mimetype="text/event-stream")
@@ -145,7 +146,7 @@ def run_job(kind: str, work: Callable[[JobContext], Any]) -> Job | Response:
             raise problem from error
 
     jobs, caller, preference = server().jobs, Caller(), Preference.of_request()
-    job = jobs.submit(kind, described)
+    job = jobs.submit(kind, described, owner())
     looks = math.inf if not preference.respond_async else preference.wait / LOOK_EVERY
     while job.state not in FINAL and looks > 0:
         seen = jobs.wait(job.id, job.version, LOOK_EVERY)

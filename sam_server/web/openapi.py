@@ -17,7 +17,7 @@ from sam_server.web.problems import MIMETYPE
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
 # Every path may answer with these.
-ALWAYS = (401, 500)
+ALWAYS = (401, 429, 500)
 
 
 def responses(answers: Mapping[int, type[BaseModel] | None], *problems: int) -> ResponseDict:

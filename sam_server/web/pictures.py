@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from sam_server import images
 from sam_server.sessions.kept import KeptImage, Session
+from sam_server.web.access import own_session, owner
 from sam_server.web.hooks import add_time, note_session, spent, timed
 from sam_server.web.problems import Problem
 from sam_server.web.state import server
@@ -37,7 +38,7 @@ def open_session(source: bytes) -> tuple[Session, bool]:
 
     started = time.perf_counter()
     try:
-        return state.sessions.open(source, encode)
+        return state.sessions.open(source, encode, owner())
     finally:
         add_time("cache", time.perf_counter() - started - spent("decode", "encode"))
 
@@ -60,6 +61,6 @@ def session_of(session_id: str | None, source: bytes | None) -> Session:
     if session_id is None:
         raise Problem(400, "missing_picture", "give a session_id or a picture in the field 'image'", field="session_id")
     with timed("cache"):
-        session = server().sessions.get(session_id)
+        session = own_session(session_id)
     note_session(session.id)
     return session

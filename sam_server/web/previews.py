@@ -6,6 +6,7 @@ from flask_openapi3.models.tag import Tag
 
 from sam_server import images
 from sam_server.grouping.overlay import to_png
+from sam_server.web.access import own_session
 from sam_server.web.hooks import timed
 from sam_server.web.openapi import responses
 from sam_server.web.schemas import SessionPath
@@ -23,7 +24,7 @@ def session_image(path: SessionPath) -> Response:
     """After EXIF rotation, and with the scaling of pictures of more than 8 bits."""
     state = server()
     with timed("cache"):
-        session = state.sessions.get(path.session_id)
+        session = own_session(path.session_id)
     with timed("decode"):
         pixels = images.read(session.image.source, state.settings.image_limits).pixels
     with timed("export"):

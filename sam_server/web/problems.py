@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: a status, a stable `code`, and a sentence that says what to change."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -95,7 +96,12 @@ MISTAKE = Problem(500, "internal_error", "the server made a mistake; its log has
 
 def busy(code: str, detail: str, retry_after: float) -> Problem:
     """503: try again after so many seconds."""
-    return Problem(503, code, detail, headers={"Retry-After": str(max(1, round(retry_after)))})
+    return Problem(503, code, detail, headers=retry_header(retry_after))
+
+
+def retry_header(seconds: float) -> dict[str, str]:
+    """Retry-After in whole seconds, at least one."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def from_validation(error: ValidationError) -> Problem:

@@ -4,6 +4,7 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
+from sam_server.web.access import own_session
 from sam_server.web.answers import json_answer, picture_fields
 from sam_server.web.hooks import note_session, timed
 from sam_server.web.openapi import body, responses
@@ -36,13 +37,14 @@ def create_session() -> Response:
 def look_at_session(path: SessionPath) -> Response:
     """Looking counts as use: it moves `expires_at`."""
     with timed("cache"):
-        session = server().sessions.get(path.session_id)
+        session = own_session(path.session_id)
     return json_answer({**picture_fields(session), "masks": session.masks, "mask_sets": session.mask_sets})
 
 
 @blueprint.delete("/sessions/<session_id>", summary="Forget a session", responses=responses({204: None}, 404, 410))
 def delete_session(path: SessionPath) -> Response:
     """The picture, its embedding and its masks are forgotten, unless another session has the same picture."""
-    server().sessions.delete(path.session_id)
-    note_session(path.session_id)
+    session = own_session(path.session_id)
+    server().sessions.delete(session.id)
+    note_session(session.id)
     return Response(status=204)

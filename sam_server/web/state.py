@@ -10,6 +10,8 @@ from sam_server.images import ImageLimits
 from sam_server.jobs.gate import InferenceGate
 from sam_server.jobs.queue import JobQueue
 from sam_server.sessions.store import SessionStore
+from sam_server.web.keys import KeyRing
+from sam_server.web.limits import RateLimits
 from sam_server.web.metrics import Metrics, StateCollector
 from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReadyError, ModelSlot
 from sam_server.web.problems import Problem, busy
@@ -30,7 +32,10 @@ class WebSettings:
         concurrency: computations of the model at once.
         queue_length: computations that may wait.
         queue_timeout: how long one may wait, in seconds.
-        api_keys: one of them must come with every request; none needed if empty.
+        api_keys: one of them must come with every request, as it is or as `keys.hash_key` writes it; none needed if
+            empty.
+        rate_limit: requests per time of one key, or of one address where there are no keys; none if empty.
+        redis_url: where the servers that work together count them.
         cors_origins: origins whose pages may call this server; "*" for all.
         metrics: who may read /metrics: "key", those with an API key; "open", everybody; "off", nobody.
         job_workers: jobs that run at once; their computations pass the gate like all others.
@@ -48,6 +53,8 @@ class WebSettings:
     queue_length: int = 64
     queue_timeout: float = 60.0
     api_keys: tuple[str, ...] = ()
+    rate_limit: str = ""
+    redis_url: str | None = None
     cors_origins: tuple[str, ...] = ()
     metrics: Literal["key", "open", "off"] = "key"
     job_workers: int = 2
@@ -67,6 +74,8 @@ class Server:
     jobs: JobQueue
     event_streams: threading.BoundedSemaphore
     metrics: Metrics
+    keys: KeyRing
+    rate_limits: RateLimits
 
     def model(self) -> LoadedModel:
         """The loaded model, or a 503 problem."""
@@ -89,7 +98,8 @@ def make_server(settings: WebSettings) -> Server:
     metrics = Metrics()
     metrics.watch(StateCollector(gate, slot, sessions, jobs))
     streams = threading.BoundedSemaphore(settings.max_event_streams)
-    return Server(settings, gate, slot, sessions, jobs, streams, metrics)
+    keys, rate_limits = KeyRing(settings.api_keys), RateLimits(settings.rate_limit, settings.redis_url)
+    return Server(settings, gate, slot, sessions, jobs, streams, metrics, keys, rate_limits)
 
 
 def server() -> Server:

@@ -96,4 +96,5 @@ def test_every_line_of_the_log_is_json(serve, coins):
     [line] = [document for document in documents if document.get("request_id") == "first-1"]
     assert (line["message"], line["route"], line["status"]) == ("request", "/sessions", 201)
     assert any(document["message"].startswith("serving tiny with torch") for document in documents)
+    assert "gunicorn.access" not in {document["logger"] for document in documents}
     assert "key-of-the-test" not in str(documents)
