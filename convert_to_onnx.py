@@ -109,7 +109,7 @@ def _export(sam: Sam, path: Path, metadata: ModelMetadata, opset: int) -> list[P
         return export_part(sam, path, metadata, opset)
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         wide = Path(name) / path.name
-        export_part(sam, wide, replace(metadata, precision="fp32"), opset)
+        export_part(sam, wide, replace(metadata, precision="fp32"), opset, pack=False)
         return quantise(wide, path, metadata)
 
 

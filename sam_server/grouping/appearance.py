@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import HDBSCAN, AgglomerativeClustering
 from sklearn.decomposition import PCA
 
 from sam_server.arrays import FloatArray, IntArray
@@ -77,6 +76,9 @@ def group_by_appearance(selection: Selection, parameters: AppearanceParameters) 
         labels = _agglomerate(features, parameters)
     else:
         members = min(parameters.min_members, len(features))
+        # Imported here, for it takes as long as all the rest of a server's start, and few ask for it.
+        from sklearn.cluster import HDBSCAN
+
         labels = HDBSCAN(min_cluster_size=members, min_samples=2, copy=True).fit_predict(_main_axes(features))
     other = labels < 0
     numbered = np.full(len(labels), -1, np.int64)
@@ -102,6 +104,8 @@ def _agglomerate(features: Features, parameters: AppearanceParameters) -> IntArr
     if len(features) > MAX_AGGLOMERATED:
         message = f"agglomerative takes at most {MAX_AGGLOMERATED} masks, not {len(features)}: use hdbscan"
         raise GroupingError(message, "appearance.algorithm")
+    from sklearn.cluster import AgglomerativeClustering  # here for the reason given above
+
     groups = None if parameters.groups is None else min(parameters.groups, len(features))
     distance = parameters.max_distance if groups is None else None
     model = AgglomerativeClustering(n_clusters=groups, distance_threshold=distance, linkage="average")

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sam_server.arrays import BoolArray, ByteArray, IntArray
 from sam_server.masks.crop import CroppedMask
@@ -54,13 +54,13 @@ def from_crop(mask: CroppedMask) -> MultiPolygon:
     """
     if mask.area == 0:
         return []
-    labels, count = ndimage.label(mask.pixels)
+    count, labels = cv2.connectedComponents(mask.pixels.view(np.uint8), connectivity=4)
     padded = np.pad(labels, 1)
     diagonal = _diagonals(padded > 0)
     horizontal, vertical = _horizontal_edges(padded, diagonal), _vertical_edges(padded, diagonal)
     # A corner joins one horizontal and one vertical edge, so each kind finds its successor among the other.
     successor = _find(vertical.head, horizontal.tail)[_find(horizontal.head, vertical.tail)]
-    polygons: MultiPolygon = [[] for _ in range(count)]
+    polygons: MultiPolygon = [[] for _ in range(count - 1)]  # without the background
     for members in _cycles(successor):
         rings = polygons[int(horizontal.label[members[0]]) - 1]
         corners = np.stack([horizontal.tail[members], horizontal.head[members]], axis=1).reshape(-1) // 2

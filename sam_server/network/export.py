@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ OLDEST_OPSET = 20
 
 # A protobuf ends at 2 GiB; weights above this go to a file of their own. Room is left for the graph.
 EXTERNAL_BYTES = 1_900_000_000
+
+# Weights smaller than this are not worth a node of their own.
+PACKED_BYTES = 4096
 
 # Sizes of the example that is traced. Neither may be 0 or 1, which torch.export takes for constants.
 EXAMPLE_PICTURES = 2
@@ -185,7 +189,9 @@ class StandardDecoder(Decoder):
         return F.interpolate(cropped, (height, width), mode="bilinear", align_corners=False)
 
 
-def export_part(sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFAULT_OPSET) -> list[Path]:
+def export_part(
+    sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFAULT_OPSET, pack: bool = True
+) -> list[Path]:
     """Write one part of a model as an ONNX file that has the plain or half-precision weights.
 
     Args:
@@ -193,6 +199,7 @@ def export_part(sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFA
         path: NAME.onnx to write; its directory exists. Weights of 2 GB and more go to NAME.onnx.data beside it.
         metadata: which part, in which precision, and what else shall stand in the file.
         opset: version of ONNX's operators, OLDEST_OPSET or newer.
+        pack: keep weights that are the same in half precision in half the bytes.
 
     Returns:
         The files written.
@@ -211,6 +218,8 @@ def export_part(sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFA
     finally:
         if isinstance(sam.image_encoder, ImageEncoderViT):
             sam.image_encoder.set_attention("auto")
+    if pack:
+        _pack(model)
     _forget_source(model)
     model.metadata_props.clear()
     model.metadata_props.update(metadata.to_properties())
@@ -332,6 +341,31 @@ def _forget_source(model: onnx_ir.Model) -> None:
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
+
+
+def _pack(model: onnx_ir.Model) -> None:
+    """Store float32 weights as float16 where that changes none of them, as a checkpoint of float16 weights has it.
+
+    Runtimes widen them when they load the file, so nothing is computed otherwise.
+    """
+    first = model.graph[0]
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.nbytes < PACKED_BYTES:
+            continue
+        wide = tensor.numpy()
+        with np.errstate(over="ignore"):
+            half = wide.astype(np.float16)
+        if not np.array_equal(half, wide):
+            continue
+        packed = onnx_ir.val(f"{name}.half", const_value=onnx_ir.tensor(half, name=f"{name}.half"))
+        cast = onnx_ir.node("Cast", [packed], {"to": onnx_ir.DataType.FLOAT.value}, name=f"{name}.widen")
+        model.graph.insert_before(first, cast)
+        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del model.graph.initializers[name]
+        model.graph.register_initializer(packed)
+        cast.outputs[0].name = name
+        cast.outputs[0].dtype, cast.outputs[0].shape = tensor.dtype, onnx_ir.Shape(wide.shape)
 
 
 def _save(model: onnx_ir.Model, path: Path) -> list[Path]:

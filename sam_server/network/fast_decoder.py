@@ -33,6 +33,7 @@ SHARED_FROM = 3
 class FastAttention(nn.Module):
     """One cross-attention between tokens (N, T, C) and the image (N or 1, I, C), in either direction."""
 
+    image_pe: Tensor
     pe_keys: Tensor
     w_image: Tensor
     w_value: Tensor
@@ -43,16 +44,29 @@ class FastAttention(nn.Module):
         self.heads = attention.heads
         self.dtype = image_dtype
         # The image is the key where tokens attend to it, and the query where it attends to tokens.
-        image_side = attention.k_proj if to_image else attention.q_proj
+        self.image_side = image_side = attention.k_proj if to_image else attention.q_proj
         value_side = attention.v_proj if to_image else attention.out_proj
         inner, width = image_side.weight.shape
         head = inner // self.heads
         self.scale = 1 / math.sqrt(head)
-        pe = image_pe @ image_side.weight.T  # (1, I, inner)
-        self.register_buffer("pe_keys", self._split(pe).transpose(-2, -1).to(image_dtype))  # (1, heads, head, I)
+        self.register_buffer("image_pe", image_pe, persistent=False)
+        self.register_buffer("pe_keys", self._project_pe(), persistent=False)
         self.register_buffer("w_image", image_side.weight.view(self.heads, head, width))
         by_head = value_side.weight if to_image else value_side.weight.T
         self.register_buffer("w_value", by_head.reshape(self.heads, head, width))
+
+    @property
+    def positions(self) -> Tensor:
+        """The projected positional encoding (1, heads, head, I).
+
+        An exported file holds what it is made from, which is a fifth of all five of them; runtimes project it once,
+        when they load the file.
+        """
+        return self._project_pe() if torch.compiler.is_exporting() else self.pe_keys
+
+    def _project_pe(self) -> Tensor:
+        pe = self.image_pe @ self.image_side.weight.T  # (1, I, inner)
+        return self._split(pe).transpose(-2, -1).to(self.dtype)
 
     def _split(self, x: Tensor) -> Tensor:
         return self.attention.split(x)
@@ -62,10 +76,10 @@ class FastAttention(nn.Module):
         attention = self.attention
         q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
         if image.shape[0] == 1 and queries.shape[0] >= SHARED_FROM:
-            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype))).transpose(-2, -1) + self.pe_keys
+            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype))).transpose(-2, -1) + self.positions
             values = self._split(F.linear(image, attention.v_proj.weight.to(self.dtype)))
-            weights = _matmul_shared(q.to(self.dtype), keys).softmax(dim=-1)  # (N, heads, T, I)
-            pooled = _matmul_shared(weights, values).float()  # (N, heads, T, head)
+            weights = (_join(q.to(self.dtype)) @ keys[0]).softmax(dim=-1)  # (heads, N * T, I)
+            pooled = _part(weights @ values[0], len(q)).float()  # (N, heads, T, head)
         else:
             weights = self._scores(q, image).softmax(dim=-1)
             cells = weights.flatten(1, 2) @ image  # (N, heads * T, C)
@@ -81,7 +95,7 @@ class FastAttention(nn.Module):
         bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
         if image.shape[0] == 1 and keys.shape[0] >= SHARED_FROM:
             queries = self._split(F.linear(image, attention.q_proj.weight.to(self.dtype))).transpose(-2, -1)
-            scores = _matmul_shared(k.to(self.dtype), queries + self.pe_keys)
+            scores = _part(_join(k.to(self.dtype)) @ (queries + self.positions)[0], len(k))
         else:
             scores = self._scores(k, image)
         weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
@@ -89,14 +103,14 @@ class FastAttention(nn.Module):
         # The weights of each head sum to one, so a share of the bias in every value adds up to the bias.
         v = v + attention.out_proj.bias / self.heads
         # One product that starts from the image: no pass over it for the sum.
-        image = image.expand(len(keys), -1, -1)
+        image = _for_each(image, len(keys))
         return torch.baddbmm(image, weights.flatten(1, 2).transpose(-2, -1), v.flatten(1, 2).to(self.dtype))
 
     def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
-        positions = _matmul_shared(tokens.to(self.dtype), self.pe_keys).flatten(1, 2)  # (N, heads * T, I)
-        image = image.expand(len(tokens), -1, -1)
+        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], len(tokens)).flatten(1, 2)  # (N, heads * T, I)
+        image = _for_each(image, len(tokens))
         scores = torch.baddbmm(positions, absorbed, image.transpose(-2, -1))
         return _by_head(scores, self.heads)
 
@@ -188,12 +202,19 @@ def _gelu(x: Tensor) -> Tensor:
     return out
 
 
-def _matmul_shared(x: Tensor, shared: Tensor) -> Tensor:
-    """(N, heads, T, A) @ (1, heads, A, B): broadcast by a loop, for torch would copy `shared` N times."""
-    if torch.compiler.is_compiling():  # an exported graph has no fixed N, and its runtimes broadcast without copies
-        out: Tensor = x @ shared
-        return out
-    return torch.stack([row @ shared[0] for row in x]) if len(x) > 1 else x @ shared
+def _for_each(image: Tensor, count: int) -> Tensor:
+    """(1 or N, I, C) as (N, I, C); an exported graph would copy what is expanded to the size that it has."""
+    return image.expand(count, -1, -1) if image.shape[0] == 1 else image
+
+
+def _join(x: Tensor) -> Tensor:
+    """(N, heads, T, X) to (heads, N * T, X): one product for all prompts with what they share, and no copies of that."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def _part(x: Tensor, count: int) -> Tensor:
+    """The inverse of `_join`: (heads, N * T, X) to (N, heads, T, X)."""
+    return x.reshape(x.shape[0], count, -1, x.shape[-1]).transpose(0, 1)
 
 
 def _per_cell(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
