@@ -3,6 +3,7 @@
 import os
 import sys
 
+from gunicorn_worker import LONGEST_REQUEST_LINE
 from sam_config import ConfigError, load_config
 from sam_server.logs import configuration
 from sam_server.processors import cpu_quota
@@ -19,6 +20,7 @@ bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config
 workers = 1
 # gunicorn's "gthread", with bounds for clients that send slowly.
 worker_class = "gunicorn_worker.PacedWorker"
+limit_request_line = LONGEST_REQUEST_LINE
 threads = _config.threads
 # A model on CUDA does not survive the fork that follows a preload.
 preload_app = False

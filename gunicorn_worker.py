@@ -14,6 +14,7 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.http import message
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -28,6 +29,11 @@ LOOK_EVERY = 0.25
 SILENCE = 10.0
 # Seconds that an answer may wait for a client that takes nothing of it (tcp(7), TCP_USER_TIMEOUT).
 STALL = 30.0
+
+# Bytes of a request line. GET /mask_sets/ID takes a choice of masks of 60,000 characters; gunicorn knows no setting
+# beyond 8,190.
+LONGEST_REQUEST_LINE = 65_536
+message.MAX_REQUEST_LINE = LONGEST_REQUEST_LINE
 
 
 class SlowClientError(NoMoreData, TimeoutError):  # type: ignore[misc]

@@ -29,6 +29,12 @@ from sam_server.web.state import EXTENSION, Server
 
 DESCRIPTION = "Segment Anything over HTTP: masks by prompt, every mask of a picture, and groups of masks."
 
+# Both ways of sending a key; a server without SAM_API_KEYS asks for none.
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
 
 def make_app(server: Server) -> OpenAPI:
     """Make the WSGI application.
@@ -39,6 +45,7 @@ def make_app(server: Server) -> OpenAPI:
     app = OpenAPI(
         "sam_server.web",
         info=Info(title="Mask Grouping Server", version=__version__, description=DESCRIPTION),
+        security_schemes=SECURITY_SCHEMES,
         doc_ui=False,
         static_folder=None,
         validation_error_status=500,  # documented by hand everywhere, so that no other shape is added

@@ -20,7 +20,7 @@ from sam_server.web.answers import json_answer
 from sam_server.web.group_schemas import KeptMaskSetOut, MaskSetPath, MaskSetQuery
 from sam_server.web.hooks import timed
 from sam_server.web.mask_sets import KeptMaskSet, mask_set_fields
-from sam_server.web.openapi import responses
+from sam_server.web.openapi import document_or_file, responses
 from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
@@ -114,10 +114,17 @@ FORMATS = {
 }
 
 
+# What every reader of COCO JSON counts on.
+COCO = {"type": "object", "required": ["images", "annotations", "categories"]}
+
+
 @blueprint.get(
     "/mask_sets/<mask_set_id>",
     summary="A kept mask set, in many formats",
-    responses=responses({200: KeptMaskSetOut}, 404, 410, 422),
+    responses={
+        **responses({}, 404, 410, 422),
+        200: document_or_file(blueprint, KeptMaskSetOut, {format.mimetype for format in FORMATS.values()}, COCO),
+    },
 )
 def look_at_mask_set(path: MaskSetPath, query: MaskSetQuery) -> Response:
     """JSON holds all masks; the other formats hold those that passed the filters of the last POST /group_masks."""

@@ -3,7 +3,7 @@
 It documents one content type per body; here a body may be JSON, a form or a bare picture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -23,11 +23,32 @@ ALWAYS = (401, 429, 500)
 def responses(answers: Mapping[int, type[BaseModel] | None], *problems: int) -> ResponseDict:
     """The documented answers of a path: by status its schema (or no body), and its errors, ALWAYS included."""
     documented: ResponseDict = dict(answers.items())
+    if 413 in problems:  # where there is a body, it may come too slowly
+        problems = (*problems, 408)
     errors: ResponseDict = {
         status: {"description": HTTPStatus(status).phrase, "content": {MIMETYPE: _PROBLEM}}
         for status in sorted({*problems, *ALWAYS})
     }
     return documented | errors
+
+
+def document_or_file(
+    blueprint: APIBlueprint, model: type[BaseModel], mimetypes: Iterable[str], *other_json: dict[str, Any]
+) -> dict[str, Any]:
+    """The documented answer 200 of a path that gives a document, or a file of another media type.
+
+    Args:
+        blueprint: takes the model's schemas.
+        model: of the document.
+        mimetypes: of the files.
+        other_json: schemas of files that are JSON, too.
+    """
+    _, components = parse_body(model)
+    blueprint.components_schemas.update(components)
+    document = {"$ref": f"#/components/schemas/{model.__name__}"}
+    content: dict[str, Any] = {mimetype: {} for mimetype in mimetypes}
+    content["application/json"] = {"schema": {"anyOf": [document, *other_json]}}
+    return {"description": "the document, or a file", "content": content}
 
 
 def body(

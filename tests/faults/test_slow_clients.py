@@ -151,3 +151,12 @@ def test_clients_that_take_nothing_of_their_answer(server: Running) -> None:
 
 def test_the_configuration_has_this_worker() -> None:
     assert "gunicorn_worker.PacedWorker" in Path(ROOT / "gunicorn.conf.py").read_text()
+
+
+def test_an_address_may_be_as_long_as_the_longest_choice_of_masks(server: Running, coins: bytes) -> None:
+    session = server.open_session(coins)
+    rle = {"size": [303, 384], "counts": [303 * 384 - 50, 50]}
+    kept = server.post("/mask_sets", json={"session_id": session, "masks": [{"segmentation": rle}]})["mask_set_id"]
+    choice = ",".join(["0"] * 30_000)  # 59,999 characters
+    answer = server.ask("GET", f"/mask_sets/{kept}?format=csv&masks={choice}")
+    assert answer.status_code == 200, answer.text[:300]
