@@ -51,9 +51,9 @@ def create_app(
         ConfigError: a setting is not valid.
     """
     config = load_config() if config is None else config
-    server = make_server(_web_settings(config))
+    server = make_server(web_settings(config))
     if backend is None:
-        server.slot.load_in_background(lambda: _load(config), on_failure or _exit)
+        server.slot.load_in_background(lambda: load_model(config), on_failure or _exit)
     else:
         server.slot.fill(backend, _report(config, None))
     application = make_app(server)
@@ -63,7 +63,12 @@ def create_app(
     return application
 
 
-def _load(config: SamConfig) -> tuple[SamBackend, BackendReport]:
+def load_model(config: SamConfig) -> tuple[SamBackend, BackendReport]:
+    """Load what the settings ask for, and say what that is.
+
+    Raises:
+        ConfigError: nothing can run.
+    """
     keep_freed_memory()
     backend, choice = load_backend(config)
     limit_threads(config.intra_op_threads or cpu_quota())
@@ -83,7 +88,8 @@ def _report(config: SamConfig, fallback_reason: str | None) -> BackendReport:
     )
 
 
-def _web_settings(config: SamConfig) -> WebSettings:
+def web_settings(config: SamConfig) -> WebSettings:
+    """The settings that the server's own rooms take."""
     return WebSettings(
         image_limits=ImageLimits(config.max_upload_bytes, config.max_pixels),
         max_prompts=config.max_prompts,
@@ -95,6 +101,9 @@ def _web_settings(config: SamConfig) -> WebSettings:
         queue_timeout=config.queue_timeout,
         api_keys=config.api_keys,
         rate_limit=config.rate_limit,
+        redis_url=config.redis_url,
+        redis_prefix=config.redis_prefix,
+        jobs=cast(Literal["auto", "process", "celery"], config.jobs),
         cors_origins=config.cors_origins,
         metrics=cast(Literal["key", "open", "off"], config.metrics),
         job_workers=config.job_workers,

@@ -87,6 +87,13 @@ def _url(text: str) -> str:
     return text
 
 
+def _redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError(text)
+    return text
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in (part.strip() for part in text.split(",")) if word)
 
@@ -156,6 +163,7 @@ def _show_bytes(count: int) -> str:
     return str(count)
 
 
+REDIS_URL: Kind[str | None] = Kind(_redis_url, "redis:// or rediss:// URL", lambda value: value or "")
 FLAG = Kind(_flag, "true, false", lambda value: str(value).lower())
 DIRECTORY: Kind[Path] = Kind(_path, "directory", shown_path)
 FILE: Kind[Path | None] = Kind(_path, "file", shown_path)
@@ -223,6 +231,21 @@ class SamConfig:
     )
     log_format: str = _setting(_choice(*LOG_FORMATS), "text", "Log lines for people or for machines.")
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
+    # Several servers that work together.
+    redis_url: str | None = _setting(
+        REDIS_URL,
+        None,
+        "Redis where servers share sessions, jobs and rate limits; each has its own if empty.",
+        secret=True,
+    )
+    redis_prefix: str = _setting(
+        _text("text"), "sam:", "Start of every key in Redis, so that several installations share one."
+    )
+    jobs: str = _setting(
+        _choice("auto", "process", "celery"),
+        "auto",
+        "Where long jobs run: in the server, on Celery workers, or on workers while one is alive.",
+    )
     # Bounds.
     cache_bytes: int = _setting(
         _byte_count(1 << 20), 1 << 30, "Memory that sessions take together: pictures, embeddings, masks."
@@ -329,6 +352,8 @@ def _check(config: SamConfig) -> None:
         raise ConfigError(f"SAM_CHECKPOINT={str(config.checkpoint)!r} is not valid; options: a file that exists")
     if config.checkpoint is not None and config.backend == "onnx":
         raise ConfigError("SAM_BACKEND='onnx' is not valid with SAM_CHECKPOINT; options: pytorch, auto")
+    if config.jobs == "celery" and config.redis_url is None:
+        raise ConfigError("SAM_JOBS='celery' is not valid without SAM_REDIS_URL; options: auto, process")
     if config.precision == "int8" and config.backend == "pytorch":
         raise ConfigError("SAM_PRECISION='int8' is not valid with SAM_BACKEND=pytorch; options: auto, fp32, bf16, fp16")
 

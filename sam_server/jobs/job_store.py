@@ -197,6 +197,11 @@ class JobStore:
         self._claim, self._cancel = link.script(_CLAIM), link.script(_CANCEL)
         self._look_after, self._hand_over = link.script(_LOOK_AFTER), link.script(_HAND_OVER)
 
+    @property
+    def runner(self) -> str:
+        """Name of this process."""
+        return self._runner
+
     def create(self, job: Job, arguments: Mapping[str, Any], here: bool, limit: int = -1) -> bool:
         """Make a job known; false if so many wait for a worker already.
 

@@ -165,6 +165,7 @@ class SharedJobs(JobQueue):
     def be_worker(self) -> None:
         """Show from now on that there is a worker."""
         self._is_worker = True
+        log.info("runner %s takes jobs", self._store.runner)
 
     def hand_over(self) -> None:
         """Stop to work, and give the jobs in hand to other workers."""

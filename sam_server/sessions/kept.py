@@ -79,6 +79,25 @@ class SessionContent:
 
 
 @dataclass(frozen=True)
+class SharedStats:
+    """How the shared store serves this process.
+
+    Attributes:
+        away: whether the last question to it failed.
+        behind: whether memory holds something that the store has not got.
+        failures: questions that failed since the start.
+        loads: pictures whose embedding came from the store.
+        refused: values of the store that were damaged or of another model.
+    """
+
+    away: bool
+    behind: bool
+    failures: int
+    loads: int
+    refused: int
+
+
+@dataclass(frozen=True)
 class CacheStats:
     """Counters since the start, and what is held now.
 

@@ -51,6 +51,7 @@ class RedisLink:
         self._clock = clock
         self._resting_until = 0.0
         self._away: str | None = None
+        self._refusal: str | None = None
         self._failures = 0
         self._lock = threading.Lock()
         self._beats: list[Callable[[bool], None]] = []
@@ -71,11 +72,11 @@ class RedisLink:
         try:
             answer = question(self._client)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            self._failed(type(error).__name__, rest=True)
+            self._failed(type(error).__name__)
             raise StoreAwayError(type(error).__name__) from error
         except redis.RedisError as error:  # out of memory, read-only, a key of another type: it is there, but refuses
             reason = str(error).split("\n", 1)[0][:100]
-            self._failed(reason, rest=False)
+            self._refused(reason)
             raise StoreAwayError(reason) from error
         self._succeeded()
         return answer
@@ -91,7 +92,7 @@ class RedisLink:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last question failed."""
+        """Whether the last question was not answered."""
         return self._away is not None
 
     @property
@@ -130,14 +131,20 @@ class RedisLink:
                 seen = None
             self._stop.wait(BEAT_SECONDS)
 
-    def _failed(self, reason: str, rest: bool) -> None:
+    def _failed(self, reason: str) -> None:
         with self._lock:
             self._failures += 1
-            if rest:
-                self._resting_until = self._clock() + REST_SECONDS
+            self._resting_until = self._clock() + REST_SECONDS
             first, self._away = self._away is None, reason
         if first:
             log.warning("Redis is away (%s): sessions are kept in this process alone until it is back", reason)
+
+    def _refused(self, reason: str) -> None:
+        with self._lock:
+            self._failures += 1
+            first, self._refusal = self._refusal != reason, reason
+        if first:
+            log.warning("Redis refuses (%s): what it does not take is kept in this process alone", reason)
 
     def _succeeded(self) -> None:
         if self._away is None:

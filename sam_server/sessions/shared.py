@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
@@ -20,7 +20,7 @@ from sam_server.grouping.errors import GroupingError
 from sam_server.grouping.plan import Plan
 from sam_server.sessions import mask_sets
 from sam_server.sessions.errors import ForgottenIdError, SessionError, StoreAwayError, UnknownIdError
-from sam_server.sessions.kept import HasBytes, KeptImage, Session, SessionContent
+from sam_server.sessions.kept import HasBytes, KeptImage, Session, SessionContent, SharedStats
 from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.sessions.packing import PackedError
 from sam_server.sessions.pictures import (
@@ -36,25 +36,6 @@ from sam_server.sessions.shared_store import SharedSession, SharedStore
 from sam_server.sessions.store import SessionStore, missing_mask
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SharedStats:
-    """How the shared store serves this process.
-
-    Attributes:
-        away: whether the last question to it failed.
-        behind: whether memory holds something that the store has not got.
-        failures: questions that failed since the start.
-        loads: pictures whose embedding came from the store.
-        refused: values of the store that were damaged or of another model.
-    """
-
-    away: bool
-    behind: bool
-    failures: int
-    loads: int
-    refused: int
 
 
 class SharedSessions(SessionStore):

@@ -18,7 +18,7 @@ import numpy as np
 
 from sam_server.arrays import FloatArray
 from sam_server.sessions.errors import ForgottenIdError, Kind, OverBudgetError, Reason, UnknownIdError
-from sam_server.sessions.kept import CacheStats, HasBytes, KeptImage, Session, SessionContent
+from sam_server.sessions.kept import CacheStats, HasBytes, KeptImage, Session, SessionContent, SharedStats
 
 # What a session or a mask set costs beside its arrays, in bytes, rounded up: a million empty ones are not free.
 SESSION_BYTES = 2_048
@@ -252,6 +252,10 @@ class SessionStore:
             entry = self._entries.get(session_id)
             if entry is not None:
                 self._forget(entry, reason)
+
+    def shared_stats(self) -> SharedStats | None:
+        """How the store behind this one serves it; None where there is none."""
+        return None
 
     def stats(self) -> CacheStats:
         """Counters and what is held now."""

@@ -14,10 +14,11 @@ from sam_server.masks.measured_set import measure_set
 from sam_server.masks.record import make_record
 from sam_server.masks.rle import Rle, RleError, decode_crop
 from sam_server.sessions.kept import Session
+from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.access import own_session
 from sam_server.web.answers import json_answer
 from sam_server.web.hooks import timed
-from sam_server.web.mask_sets import KeptMaskSet, mask_set_fields
+from sam_server.web.mask_sets import mask_set_fields
 from sam_server.web.openapi import body, responses
 from sam_server.web.problems import Problem
 from sam_server.web.reading import read_request

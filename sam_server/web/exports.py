@@ -15,11 +15,12 @@ from sam_server.grouping.overlay import draw_overlay, to_png
 from sam_server.grouping.tables import to_csv, to_xlsx
 from sam_server.masks.measured_set import MeasuredSet
 from sam_server.sessions.kept import Session
+from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.access import own_mask_set
 from sam_server.web.answers import json_answer
 from sam_server.web.group_schemas import KeptMaskSetOut, MaskSetPath, MaskSetQuery
 from sam_server.web.hooks import timed
-from sam_server.web.mask_sets import KeptMaskSet, mask_set_fields
+from sam_server.web.mask_sets import mask_set_fields
 from sam_server.web.openapi import document_or_file, responses
 from sam_server.web.problems import Problem
 from sam_server.web.state import server

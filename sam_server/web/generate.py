@@ -4,16 +4,18 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
+from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.answers import json_answer
 from sam_server.web.hooks import timed
 from sam_server.web.jobs import run_job
-from sam_server.web.mask_sets import FORMAT_OF_MODE, KeptMaskSet, generate_work, mask_set_fields, search_parameters
+from sam_server.web.mask_sets import FORMAT_OF_MODE, mask_set_fields, search_parameters
 from sam_server.web.openapi import body, responses
 from sam_server.web.pictures import session_of
 from sam_server.web.problems import Problem
 from sam_server.web.reading import read_request
 from sam_server.web.schemas import GenerateIn, JobOut, MaskSetOut
 from sam_server.web.state import server
+from sam_server.web.work import arguments_of, make_work
 
 blueprint = APIBlueprint("generate", __name__, abp_tags=[Tag(name="mask sets", description="every mask of a picture")])
 
@@ -36,7 +38,8 @@ def generate_masks() -> Response:
     parameters = search_parameters(fields, model.report.performance_mode)
     session = session_of(fields.session_id, source)
     with timed("mask"):
-        job = run_job("generate_masks", generate_work(state, session, parameters))
+        arguments = arguments_of(session, parameters)
+        job = run_job("generate_masks", make_work(state, arguments, session), arguments)
     if isinstance(job, Response):
         return job
     session, kept = state.sessions.mask_set(job.result["mask_set_id"])

@@ -1,8 +1,8 @@
 """POST /group_masks: masks into groups, without the model where the masks are known."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from flask import Response
@@ -11,45 +11,32 @@ from flask_openapi3.models.tag import Tag
 
 from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.grouping.filters import Filters
-from sam_server.grouping.group import GroupResult, group_masks
 from sam_server.grouping.partition import MethodParameters
+from sam_server.grouping.plan import Plan
 from sam_server.grouping.presets import preset
 from sam_server.grouping.registry import make_parameters
 from sam_server.grouping.selection import Scale
-from sam_server.jobs.queue import JobContext
-from sam_server.masks.measured_set import MeasuredSet
 from sam_server.masks.measures import Measures
 from sam_server.sessions.kept import Session
+from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.access import own_mask_set
 from sam_server.web.answers import json_answer, picture_fields
 from sam_server.web.group_schemas import GroupIn, GroupOut
 from sam_server.web.hooks import timed
 from sam_server.web.jobs import run_job
-from sam_server.web.mask_sets import KeptMaskSet, generate_work, search_parameters
+from sam_server.web.mask_sets import search_parameters
 from sam_server.web.openapi import body, responses
 from sam_server.web.pictures import session_of
 from sam_server.web.problems import Problem
 from sam_server.web.reading import read_request
 from sam_server.web.schemas import JobOut, SearchIn
 from sam_server.web.state import Server, server
+from sam_server.web.work import arguments_of, group_set, make_work
 
 blueprint = APIBlueprint("group", __name__, abp_tags=[Tag(name="mask sets", description="every mask of a picture")])
 
 # What is asked for where a request names neither preset nor methods.
 DEFAULT_PRESET = "everything"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a request asks of grouping."""
-
-    methods: tuple[MethodParameters, ...]
-    filters: Filters
-    scale: Scale
-
-    def run(self, measured: MeasuredSet) -> GroupResult:
-        """Group a measured set."""
-        return group_masks(measured, self.methods, self.filters, self.scale)
 
 
 @blueprint.post(
@@ -78,7 +65,8 @@ def group_masks_of() -> Response:
     if set_id is None:
         search = search or search_parameters(SearchIn.model_validate({}), model.report.performance_mode)
         with timed("mask"):
-            job = run_job("group_masks", _generate_and_group(state, session, search, plan))
+            arguments = arguments_of(session, search, plan)
+            job = run_job("group_masks", make_work(state, arguments, session), arguments)
         if isinstance(job, Response):
             return job
         set_id = str(job.result["mask_set_id"])
@@ -116,30 +104,9 @@ def _known_set(state: Server, session: Session, search: AutomaticParameters | No
     return None
 
 
-def _generate_and_group(
-    state: Server, session: Session, search: AutomaticParameters, plan: Plan
-) -> Callable[[JobContext], dict[str, Any]]:
-    generate = generate_work(state, session, search)
-
-    def work(context: JobContext) -> dict[str, Any]:
-        result = generate(context)
-        _group(state, result["mask_set_id"], plan)
-        return result
-
-    return work
-
-
-def _group(state: Server, set_id: str, plan: Plan) -> tuple[Session, KeptMaskSet, GroupResult]:
-    """Group a kept mask set and remember the result with it, for exports."""
-    session, kept = state.sessions.mask_set(set_id)
-    assert isinstance(kept, KeptMaskSet)
-    result = kept.grouping = plan.run(kept.measured)
-    return session, kept, result
-
-
 def _answer(state: Server, set_id: str, plan: Plan, with_measures: bool) -> Response:
     with timed("group"):
-        session, kept, result = _group(state, set_id, plan)
+        session, kept, result = group_set(state, set_id, plan)
     return json_answer(
         {
             **picture_fields(session),

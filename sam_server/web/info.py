@@ -65,6 +65,7 @@ def backend_info() -> Response:
             "queue_waiting": state.gate.waiting,
             "jobs": state.jobs.counts(),
             "cache": asdict(state.sessions.stats()),
+            "shared": None if (shared := state.sessions.shared_stats()) is None else asdict(shared),
             "version": __version__,
         }
     )

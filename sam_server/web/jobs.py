@@ -1,7 +1,7 @@
 """GET and DELETE /jobs/ID, GET /jobs/ID/events; and how a request starts a job and waits for it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,12 +121,13 @@ class Preference:
         return cls("respond-async" in values, float(wait) if wait.isascii() and wait.isdigit() else 0.0)
 
 
-def run_job(kind: str, work: Callable[[JobContext], Any]) -> Job | Response:
+def run_job(kind: str, work: Callable[[JobContext], Any], arguments: Mapping[str, Any]) -> Job | Response:
     """Run long work for the current request.
 
     Args:
         kind: what it does.
         work: gives the result.
+        arguments: from which another process can make the same work (work.py).
 
     Returns:
         The ended job, or with `Prefer: respond-async` the answer 202 that says where the job is.
@@ -136,17 +137,8 @@ def run_job(kind: str, work: Callable[[JobContext], Any]) -> Job | Response:
         Problem: the job failed or was cancelled, or the client left, which cancels it.
     """
 
-    def described(context: JobContext) -> Any:
-        try:
-            return work(context)
-        except Exception as error:
-            problem = describe(error)
-            if problem is None:
-                raise
-            raise problem from error
-
     jobs, caller, preference = server().jobs, Caller(), Preference.of_request()
-    job = jobs.submit(kind, described, owner())
+    job = jobs.submit(kind, work, owner(), arguments)
     looks = math.inf if not preference.respond_async else preference.wait / LOOK_EVERY
     while job.state not in FINAL and looks > 0:
         seen = jobs.wait(job.id, job.version, LOOK_EVERY)

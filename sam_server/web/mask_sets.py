@@ -1,7 +1,7 @@
 """Mask sets: what is kept of one, and how it is sent."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from sam_server import images
@@ -9,41 +9,17 @@ from sam_server.automatic.generate import generate
 from sam_server.automatic.output import to_dicts
 from sam_server.automatic.parameters import AutomaticParameters, OutputMode
 from sam_server.automatic.search import CancelledError
-from sam_server.grouping.group import GroupResult
 from sam_server.jobs.queue import CancelledJobError, JobContext
-from sam_server.masks.measured_set import MeasuredSet, measure_set
+from sam_server.masks.measured_set import measure_set
 from sam_server.masks.record import MaskFormat
 from sam_server.sessions.kept import Session
+from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.answers import picture_fields
 from sam_server.web.schemas import SearchIn
 from sam_server.web.state import Server
 
 # What the formats of SamAutomaticMaskGenerator are called elsewhere in this API.
 FORMAT_OF_MODE: dict[OutputMode, MaskFormat] = {"coco_rle": "rle", "binary_mask": "png"}
-
-
-# Memory of the last grouping per mask, in bytes, rounded up: a row of measures, and its place in a few groups.
-_GROUPING_BYTES = 512
-
-
-@dataclass(eq=False)
-class KeptMaskSet:
-    """A mask set as a session keeps it.
-
-    Attributes:
-        measured: the masks, measured once so that they can be grouped often.
-        parameters: what they were found with; None for masks that a caller brought.
-        grouping: the last one that was asked for.
-    """
-
-    measured: MeasuredSet
-    parameters: AutomaticParameters | None
-    grouping: GroupResult | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that the set may come to hold, in bytes."""
-        return self.measured.nbytes + _GROUPING_BYTES * len(self.measured)
 
 
 def search_parameters(fields: SearchIn, performance_mode: bool) -> AutomaticParameters:

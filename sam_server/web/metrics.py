@@ -92,6 +92,7 @@ class StateCollector(Collector):
         """The metrics now."""
         yield GaugeMetricFamily("sam_queue_waiting", "Computations that wait for the model.", self._gate.waiting)
         yield from self._cache()
+        yield from self._shared()
         yield from self._model()
         counts = self._jobs.counts()
         jobs = GaugeMetricFamily("sam_jobs", "Jobs that are known, by state.", labels=("state",))
@@ -118,6 +119,22 @@ class StateCollector(Collector):
             ("sam_cache_misses", "Pictures that had to be encoded.", stats.misses),
             ("sam_cache_evictions", "Sessions forgotten for want of memory.", stats.evictions),
             ("sam_cache_expirations", "Sessions forgotten after their time to live.", stats.expirations),
+        ):
+            yield CounterMetricFamily(name, text, count)
+
+    def _shared(self) -> Iterable[Metric]:
+        stats = self._sessions.shared_stats()
+        if stats is None:
+            return
+        for name, text, now in (
+            ("sam_shared_store_away", "1 where the store that servers share does not answer.", stats.away),
+            ("sam_shared_store_behind", "1 where it has not got everything that this server holds.", stats.behind),
+        ):
+            yield GaugeMetricFamily(name, text, now)
+        for name, text, count in (
+            ("sam_shared_store_failures", "Questions that the shared store did not answer.", stats.failures),
+            ("sam_shared_store_loads", "Pictures whose embedding another server made.", stats.loads),
+            ("sam_shared_store_refused", "Values of it that were damaged or of another model.", stats.refused),
         ):
             yield CounterMetricFamily(name, text, count)
 

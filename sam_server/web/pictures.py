@@ -1,12 +1,16 @@
 """A picture that came with a request, made into a session."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 from sam_server import images
+from sam_server.images import ImageLimits
 from sam_server.sessions.kept import KeptImage, Session
 from sam_server.web.access import own_session, owner
 from sam_server.web.hooks import add_time, note_session, spent, timed
+from sam_server.web.model import LoadedModel
 from sam_server.web.problems import Problem
 from sam_server.web.state import server
 
@@ -28,19 +32,39 @@ def open_session(source: bytes) -> tuple[Session, bool]:
     state = server()
     model = state.model()
 
-    def encode() -> KeptImage:
-        with timed("decode"):
-            picture = images.read(source, state.settings.image_limits)
-        with timed("encode"):
-            embedding = model.predictor.encode(picture.pixels)
-        scaling = None if picture.scaling is None else asdict(picture.scaling)
-        return KeptImage(source, embedding, {"scaling": scaling})
-
     started = time.perf_counter()
     try:
-        return state.sessions.open(source, encode, owner())
+        return state.sessions.open(
+            source, lambda: encode_picture(model, source, state.settings.image_limits, timed), owner()
+        )
     finally:
         add_time("cache", time.perf_counter() - started - spent("decode", "encode"))
+
+
+def encode_picture(
+    model: LoadedModel,
+    source: bytes,
+    limits: ImageLimits,
+    timed: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> KeptImage:
+    """Read and encode a picture's file.
+
+    Args:
+        model: encodes it.
+        source: the file.
+        limits: of its size.
+        timed: measures the phases "decode" and "encode".
+
+    Raises:
+        ImageError: the bytes are no picture, or too large a one.
+        GateBusyError: the model has no time.
+    """
+    with timed("decode"):
+        picture = images.read(source, limits)
+    with timed("encode"):
+        embedding = model.predictor.encode(picture.pixels)
+    scaling = None if picture.scaling is None else asdict(picture.scaling)
+    return KeptImage(source, embedding, {"scaling": scaling})
 
 
 def session_of(session_id: str | None, source: bytes | None) -> Session:

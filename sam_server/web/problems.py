@@ -16,10 +16,10 @@ from sam_server.automatic.parameters import ParameterError
 from sam_server.grouping.errors import GroupingError
 from sam_server.images import ImageError
 from sam_server.jobs.gate import GateBusyError
-from sam_server.jobs.queue import QueueFullError, UnknownJobError
+from sam_server.jobs.queue import FailedElsewhereError, QueueFullError, UnknownJobError
 from sam_server.masks.mask_set import MaskSetError
 from sam_server.prompts import PromptError
-from sam_server.sessions.errors import ForgottenIdError, OverBudgetError, SessionError
+from sam_server.sessions.errors import ForgottenIdError, OverBudgetError, SessionError, StoreAwayError
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,14 @@ def from_job(error: UnknownJobError) -> Problem:
     return Problem(410, "job_expired", str(error)) if error.forgotten else Problem(404, "unknown_job", str(error))
 
 
+def from_elsewhere(error: FailedElsewhereError) -> Problem:
+    """The problem that another server made of an error."""
+    made = error.document
+    return Problem(
+        made["status"], made["code"], made["detail"], headers=made.get("headers"), **made.get("members") or {}
+    )
+
+
 def from_image(error: ImageError) -> Problem:
     """415 for bytes that are no picture, 413 for one that is too large, 400 for one that is broken."""
     return Problem(_IMAGE_STATUS.get(error.code, 400), error.code, str(error), field="image")
@@ -203,6 +211,8 @@ _KNOWN: dict[type[Exception], Callable[[Any], Problem]] = {
     GroupingError: lambda error: Problem(422, "invalid_grouping", str(error), field=error.field),
     MaskSetError: lambda error: Problem(422, "too_many_masks", str(error)),
     GateBusyError: lambda error: busy("busy", str(error), error.retry_after),
+    StoreAwayError: lambda error: busy("shared_store_away", str(error), error.retry_after),
+    FailedElsewhereError: from_elsewhere,
     QueueFullError: lambda error: busy("too_many_jobs", str(error), JOB_RETRY_AFTER),
 }
 

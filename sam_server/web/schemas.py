@@ -223,6 +223,16 @@ class CacheOut(BaseModel):
     expirations: int
 
 
+class SharedOut(BaseModel):
+    """How the store that servers share serves this one."""
+
+    away: bool = Field(description="it does not answer: new sessions are in this server alone")
+    behind: bool = Field(description="this server holds something that the store has not got yet")
+    failures: int = Field(description="questions that it did not answer")
+    loads: int = Field(description="pictures whose embedding another server made")
+    refused: int = Field(description="values that were damaged or of another model")
+
+
 class BackendInfoOut(BaseModel):
     """What runs, and what was asked for."""
 
@@ -250,6 +260,7 @@ class BackendInfoOut(BaseModel):
     queue_waiting: int = Field(description="computations that wait for the model now")
     jobs: dict[str, int] = Field(description="how many jobs are in each state")
     cache: CacheOut
+    shared: SharedOut | None = Field(description="of a server that shares its sessions (SAM_REDIS_URL)")
     version: str
 
 

@@ -35,7 +35,10 @@ class WebSettings:
         api_keys: one of them must come with every request, as it is or as `keys.hash_key` writes it; none needed if
             empty.
         rate_limit: requests per time of one key, or of one address where there are no keys; none if empty.
-        redis_url: where the servers that work together count them.
+        redis_url: where the servers that work together count them, and keep their sessions and jobs.
+        redis_prefix: of every key there.
+        jobs: where jobs run when there is a Redis: "process" for here, "celery" for workers, "auto" for workers while
+            one is alive.
         cors_origins: origins whose pages may call this server; "*" for all.
         metrics: who may read /metrics: "key", those with an API key; "open", everybody; "off", nobody.
         job_workers: jobs that run at once; their computations pass the gate like all others.
@@ -55,6 +58,8 @@ class WebSettings:
     api_keys: tuple[str, ...] = ()
     rate_limit: str = ""
     redis_url: str | None = None
+    redis_prefix: str = "sam:"
+    jobs: Literal["auto", "process", "celery"] = "auto"
     cors_origins: tuple[str, ...] = ()
     metrics: Literal["key", "open", "off"] = "key"
     job_workers: int = 2
@@ -91,15 +96,23 @@ def make_server(settings: WebSettings) -> Server:
     """Everything that requests share, with the model still to come."""
     gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout)
     slot = ModelSlot(gate)
-    sessions = SessionStore(settings.cache_bytes, settings.session_ttl)
-    jobs = JobQueue(
-        settings.job_workers, settings.job_queue_length, settings.jobs_kept, settings.session_ttl, (Problem,)
-    )
+    sessions, jobs = _make_stores(settings, slot)
     metrics = Metrics()
     metrics.watch(StateCollector(gate, slot, sessions, jobs))
     streams = threading.BoundedSemaphore(settings.max_event_streams)
     keys, rate_limits = KeyRing(settings.api_keys), RateLimits(settings.rate_limit, settings.redis_url)
     return Server(settings, gate, slot, sessions, jobs, streams, metrics, keys, rate_limits)
+
+
+def _make_stores(settings: WebSettings, slot: ModelSlot) -> tuple[SessionStore, JobQueue]:
+    """Sessions and jobs of this process alone, or those that it shares."""
+    if settings.redis_url is not None:
+        from sam_server.web.sharing import make_shared  # redis and Celery are loaded where they are used
+
+        return make_shared(settings, slot)
+    return SessionStore(settings.cache_bytes, settings.session_ttl), JobQueue(
+        settings.job_workers, settings.job_queue_length, settings.jobs_kept, settings.session_ttl, (Problem,)
+    )
 
 
 def server() -> Server:
