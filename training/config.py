@@ -17,6 +17,9 @@ class Stage:
         batch: pictures a step, over all processes.
         masks: masks a picture.
         rounds: prompts a mask: the first and the corrections.
+        framed: share of pictures that are windows of a picture of `frame` pixels, whose objects are as large as
+            there; the others show as much of a scene as a whole picture does, smaller.
+        frame: side of the pictures that windows are cut from; `size` if 0.
     """
 
     size: int
@@ -24,6 +27,8 @@ class Stage:
     batch: int
     masks: int
     rounds: int
+    framed: float = 0.0
+    frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class TrainConfig:
         steps: optimiser steps; with a limit of minutes, only the most.
         seed: of weights, samples and prompts.
         scenes: how many stored scenes are used, the first of the store.
-        learning_rate: of AdamW, after warm-up; falls by a cosine to `final_rate` of it.
+        optimizer: "adamw", or "muon" (see `optimizers`).
+        learning_rate: after warm-up; falls by a cosine to `final_rate` of it.
         warmup: share of the run.
         weight_decay: of matrices and kernels; biases, norms and embeddings have none.
         gradient_clip: largest norm of the gradient.
@@ -50,6 +56,7 @@ class TrainConfig:
     steps: int
     seed: int = 0
     scenes: int = 1000
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     final_rate: float = 0.02
     warmup: float = 0.02

@@ -14,7 +14,7 @@ from tqdm import trange
 
 from pytorch_sam_wrapper import PyTorchSam, find_variant
 from sam_server.checkpoints.load import load_state_dict
-from sam_server.network.sam import Sam, load_sam, load_weights
+from sam_server.network.sam import Sam, load_sam
 from sam_server.network.variants import SamVariant
 from sam_server.predictor import Predictor
 from training.config import Stage, TrainConfig
@@ -67,8 +67,7 @@ def finetune(trainer: Trainer, scenes: Sequence[Scene], part: str, quiet: bool =
 def start_from(checkpoint: Path, config: TrainConfig, device: str = "cpu") -> Trainer:
     """A trainer whose weights are those of a checkpoint."""
     trainer = Trainer(config, device=device)
-    load_weights(trainer.sam, load_state_dict(checkpoint))
-    trainer.average = {key: value.clone() for key, value in trainer.sam.state_dict().items()}
+    trainer.start_from(load_state_dict(checkpoint))
     return trainer
 
 

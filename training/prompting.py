@@ -28,8 +28,8 @@ BOX_SHARE = 0.35
 CENTRE_SHARE = 0.5
 # Chance that a round after the first gives no new click, only the last mask.
 REPEAT_CHANCE = 0.12
-# Logits of the mask input are kept within what a mask decoder gives.
-LOGIT_LIMIT = 20.0
+# Logits of the mask input are kept within what a mask decoder gives; exported ones are scaled (see `logit_scale`).
+LOGIT_LIMIT = 160.0
 
 
 @dataclass

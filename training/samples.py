@@ -14,7 +14,7 @@ MIN_AREA = 24
 MAX_SHARE = 0.95
 # Colour of padding: the pixel mean of SAM, which normalises to zero.
 PADDING = (124, 116, 104)
-# Range of zoom from scene pixels to sample pixels, beside the zoom that fits the whole scene into the sample.
+# Range of zoom from scene pixels to sample pixels, beside the zoom that fits the whole scene into the frame.
 ZOOM = (0.7, 1.8)
 
 
@@ -31,7 +31,9 @@ class Sample:
     targets: ByteArray
 
 
-def make_sample(scene: Scene, size: int, masks: int, rng: np.random.Generator, augment: bool = True) -> Sample | None:
+def make_sample(
+    scene: Scene, size: int, masks: int, rng: np.random.Generator, augment: bool = True, frame: int = 0
+) -> Sample | None:
     """Cut a sample out of a scene.
 
     Args:
@@ -40,11 +42,12 @@ def make_sample(scene: Scene, size: int, masks: int, rng: np.random.Generator, a
         masks: how many masks to draw.
         rng: draws everything.
         augment: if false, the scene is only scaled to fit.
+        frame: the sample is a window of a picture of this side, in pixels; 0 for a whole picture.
 
     Returns:
         The sample; None where the cut shows nothing large enough.
     """
-    matrix = _affine(scene.labels.shape, size, rng, augment)
+    matrix = _affine(scene.labels.shape, size, frame or size, rng, augment)
     shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     image = scene.image
     if shrink < 0.7:  # linear interpolation would skip pixels
@@ -85,10 +88,10 @@ def choose_nodes(
     return [int(node) for node in (*even, *large)]
 
 
-def _affine(shape: tuple[int, ...], size: int, rng: np.random.Generator, augment: bool) -> FloatArray:
+def _affine(shape: tuple[int, ...], size: int, frame: int, rng: np.random.Generator, augment: bool) -> FloatArray:
     """(2, 3) matrix from scene pixels to sample pixels."""
     height, width = shape
-    fit = size / max(height, width)
+    fit = frame / max(height, width)
     if not augment:
         return np.array([[fit, 0, (fit - 1) / 2], [0, fit, (fit - 1) / 2]], np.float32)
     whole = rng.random() < 0.4

@@ -52,12 +52,20 @@ class SceneStore:
         Raises:
             ValueError: fewer scenes are there than asked for, or none.
         """
-        self.shards = [_open(path) for path in sorted(folder.glob("shard_?????"))]
-        there = sum(len(shard.kinds) for shard in self.shards)
+        self.folder = folder
+        self.shards: list[Shard] = []
+        self.count = 0
+        self.refresh()
+        there = self.count
         if there == 0 or there < (scenes or 0):
             wanted = f"{scenes} scenes" if scenes else "scenes"
             raise ValueError(f"{folder} holds {there} scenes: draw {wanted} with python -m training.scene_store")
         self.count = scenes or there
+
+    def refresh(self) -> None:
+        """Take in the shards that another process has finished since."""
+        self.shards += [_open(path) for path in sorted(self.folder.glob("shard_?????"))[len(self.shards) :]]
+        self.count = sum(len(shard.kinds) for shard in self.shards)
 
     def __len__(self) -> int:
         return self.count

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from sam_server.checkpoints.load import load_state_dict
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.scene_store import SceneStore, draw_store
@@ -34,6 +35,7 @@ def run(
     minutes: float | None = None,
     save_every: float = 60.0,
     quiet: bool = False,
+    grows: SceneStore | None = None,
 ) -> None:
     """Train from the trainer's step to the end, with log and checkpoints.
 
@@ -44,10 +46,11 @@ def run(
         minutes: fit the schedule into this time, earlier runs included, in place of the config's steps.
         save_every: seconds between checkpoints.
         quiet: no progress bar.
+        grows: a store, the same as `scenes`, that another process still draws into.
     """
     config, rank = trainer.config, trainer.rank
     folder.mkdir(parents=True, exist_ok=True)
-    started = saved = time.monotonic()
+    started = saved = refreshed = time.monotonic()
     before = trainer.seconds
 
     def progress() -> float:
@@ -74,6 +77,9 @@ def run(
             if rank.number == 0 and time.monotonic() - saved > save_every:
                 trainer.save(folder / CHECKPOINT)
                 saved = time.monotonic()
+            if grows and time.monotonic() - refreshed > save_every:
+                grows.refresh()
+                refreshed = time.monotonic()
             now = progress()
             if config.stage_at(now) != stage:  # what was drawn ahead has the size of the stage before
                 stage = config.stage_at(now)
@@ -102,6 +108,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("training/configs/tiny.json"))
     parser.add_argument("--out", type=Path, default=Path("build/train"), help="checkpoint, log and curves go here")
     parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="store of scenes; filled if need be")
+    parser.add_argument("--weights", type=Path, help="checkpoint to start from, instead of random weights")
+    parser.add_argument(
+        "--meanwhile", action="store_true", help="begin with the scenes that are there while others are drawn"
+    )
     parser.add_argument("--minutes", type=float, help="fit the schedule into this time instead of the config's steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="threads of each process")
@@ -111,14 +121,17 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     config = TrainConfig.read(arguments.config)
-    if rank.number == 0:
+    if rank.number == 0 and not arguments.meanwhile:
         draw_store(arguments.scenes, config.scenes)
     if rank.count > 1:
         dist.barrier()
     trainer = Trainer(config, rank, arguments.device)
     if (arguments.out / CHECKPOINT).exists():
         trainer.load(arguments.out / CHECKPOINT)
-    run(trainer, SceneStore(arguments.scenes, config.scenes), arguments.out, arguments.minutes)
+    elif arguments.weights:
+        trainer.start_from(load_state_dict(arguments.weights))
+    store = SceneStore(arguments.scenes, None if arguments.meanwhile else config.scenes)
+    run(trainer, store, arguments.out, arguments.minutes, grows=store if arguments.meanwhile else None)
     if rank.count > 1:
         dist.destroy_process_group()
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sam_server.network.sam import Sam, build_sam
+from sam_server.network.sam import Sam, build_sam, load_weights
 from training.config import Stage, TrainConfig
 from training.losses import RoundLoss
+from training.optimizers import make_optimizers
 from training.prompting import interactive_rounds
 from training.samples import Sample, make_sample
 from training.scene_canvas import Scene
@@ -71,7 +72,9 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
     for _ in range(SAMPLE_TRIES * stage.batch):
         if len(samples) == max(1, stage.batch // rank.count):
             return samples
-        sample = make_sample(scenes[int(rng.integers(len(scenes)))], stage.size, stage.masks, rng)
+        scene = scenes[int(rng.integers(len(scenes)))]
+        frame = stage.frame if rng.random() < stage.framed else stage.size
+        sample = make_sample(scene, stage.size, stage.masks, rng, frame=frame)
         if sample is not None:
             samples.append(sample)
     raise ValueError("scenes show no objects that could be trained on")
@@ -122,7 +125,7 @@ class Trainer:
         self.chunk_cells = CPU_CHUNK_CELLS if self.device.type == "cpu" else GPU_CHUNK_CELLS
         self.sam = build_sam(config.variant).to(self.device)
         self.average = {key: value.clone() for key, value in self.sam.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(_groups(self.sam, config.weight_decay), lr=0.0, betas=(0.9, 0.98))
+        self.optimizers = make_optimizers(self.sam, config.optimizer, config.weight_decay)
         self.step = 0
         self.seconds = 0.0
 
@@ -141,15 +144,17 @@ class Trainer:
         rng = np.random.default_rng([config.seed, self.step, self.rank.number, 1])
         images, targets = to_tensors(samples, self.sam, self.device)
         balanced = config.balanced * max(0.0, 1 - progress / config.balanced_until)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(progress)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(progress)
+        self.sam.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16):
             embeddings = self.sam.image_encoder(images).to(torch.bfloat16)
         done = self._decode_and_backward(embeddings, targets, stage, balanced, rng)
         self._share_gradients()
         nn.utils.clip_grad_norm_(self.sam.parameters(), config.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         self._update_average()
         return _report(done, self.rate(progress))
@@ -198,6 +203,11 @@ class Trainer:
             for key, value in self.sam.state_dict().items():
                 self.average[key].lerp_(value, 1 - keep)
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with the weights of a checkpoint, strictly, in place of random ones."""
+        load_weights(self.sam, weights)
+        self.average = {key: value.clone() for key, value in self.sam.state_dict().items()}
+
     def save(self, path: Path) -> None:
         """Write a checkpoint from which the run goes on; it appears under its name when complete."""
         part = path.with_suffix(".part")
@@ -209,7 +219,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "weights": self.sam.state_dict(),
                 "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "torch_rng": torch.get_rng_state(),
             },
             part,
@@ -227,7 +237,8 @@ class Trainer:
             raise ValueError(f"{path} was written by a run with another config: start a new run in another folder")
         self.sam.load_state_dict(state["weights"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         torch.set_rng_state(state["torch_rng"])
 
@@ -236,12 +247,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-def _groups(sam: Sam, decay: float) -> list[dict[str, Any]]:
-    """Parameters with weight decay (matrices and kernels) and without (the rest)."""
-    matrices, rest = [], []
-    for name, parameter in sam.named_parameters():
-        plain = parameter.ndim < 2 or "token" in name or "embed." in name or "point_embeddings" in name
-        (rest if plain else matrices).append(parameter)
-    return [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]

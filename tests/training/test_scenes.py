@@ -5,7 +5,7 @@ import pytest
 
 from training.samples import MIN_AREA, make_sample
 from training.scene_canvas import Scene, family, node_areas
-from training.scene_store import SceneStore, draw_store
+from training.scene_store import SceneStore, draw_shard, draw_store
 from training.scenes import HELD_OUT_SEED, KINDS, draw, draw_any
 
 SIZE = 192
@@ -79,6 +79,17 @@ def test_samples_are_deterministic_and_fit():
     assert (first.targets.sum(axis=(1, 2)) / 255 * 4 >= MIN_AREA - 1).all()
 
 
+def test_a_window_shows_things_as_large_as_the_frame_does():
+    """A window of a quarter of the frame shows some objects whole, not all objects at half their size."""
+    scene = draw("coins", 3, 256)
+    sides = {0: [], 256: []}
+    for frame, found in sides.items():
+        for seed in range(20):
+            sample = make_sample(scene, 128, 4, np.random.default_rng(seed), frame=frame)
+            found += [] if sample is None else list((sample.targets > 127).sum(axis=(1, 2)))
+    assert np.median(sides[256]) > 1.5 * np.median(sides[0])
+
+
 def test_plain_sample_is_the_scene():
     scene = draw("polygons", 1, 128)
     sample = make_sample(scene, 128, 2, np.random.default_rng(0), augment=False)
@@ -100,6 +111,16 @@ def test_store_keeps_what_was_drawn(tmp_path):
         store[3]
     with pytest.raises(ValueError, match="holds 3 scenes"):
         SceneStore(tmp_path, 4)
+
+
+def test_store_takes_in_what_is_drawn_meanwhile(tmp_path):
+    draw_shard(tmp_path, 0, 2, size=96)
+    store = SceneStore(tmp_path)
+    assert len(store) == 2
+    draw_shard(tmp_path, 1, 1, size=96)
+    store.refresh()
+    assert len(store) == 3
+    np.testing.assert_array_equal(store[2].image, draw_any(250, 96).image)
 
 
 def test_held_out_seeds_are_far_from_training():

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from pytorch_sam_wrapper import load_pytorch_sam
-from sam_server.network.sam import load_sam
+from sam_server.network.sam import WeightsError, load_sam
 from training.config import Stage, TrainConfig
 from training.export import HASHES, WEIGHTS, export
 from training.finetune import measure_all
@@ -62,8 +62,9 @@ def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_
     assert not weights_equal(first, other)
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5])
-def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_path, stop):
+@pytest.mark.parametrize(("stop", "optimizer"), [(2, "adamw"), (3, "muon"), (5, "adamw")])
+def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_path, stop, optimizer):
+    small_config = replace(small_config, optimizer=optimizer)
     whole = train(small_config, scenes, tmp_path / "whole")
     broken = Trainer(small_config)
     for step in range(stop):
@@ -76,6 +77,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_pat
     run(resumed, scenes, tmp_path / "broken", quiet=True)
     assert resumed.step == whole.step == small_config.steps
     assert weights_equal(whole, resumed)
+
+
+def test_a_run_starts_from_a_checkpoint(small_config):
+    first, second = Trainer(small_config), Trainer(replace(small_config, seed=8))
+    assert not weights_equal(first, second)
+    second.start_from(first.sam.state_dict())
+    assert weights_equal(first, second)
+    with pytest.raises(WeightsError, match="missing"):
+        second.start_from({})
 
 
 def test_a_checkpoint_of_another_config_is_refused(small_config, tmp_path):
