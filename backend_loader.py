@@ -300,6 +300,7 @@ def _load_pytorch(config: SamConfig, candidate: Candidate) -> SamBackend:
         use_gpu=config.use_gpu,
         precision=config.precision,
         fastest=config.performance_mode,
+        compiled=config.torch_compile,
         sha256=sha256,
         threads=config.intra_op_threads or cpu_quota(),
     )

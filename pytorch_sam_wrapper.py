@@ -1,6 +1,6 @@
 """PyTorchSam: the backend that runs SAM in PyTorch, on CUDA, MPS or the CPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class PyTorchSam:
         precision: "fp32", "bf16" or "fp16": of the image encoder and of the image side of the decoder; the few
             tokens of a prompt are always computed in float32.
         plain: compute operation by operation as the reference does, in place of the exact rewrites that are faster.
+        compiled: let torch.compile make kernels for the image encoder; where that fails, `info.notes` says so.
         model_files: what the weights were loaded from, for `info`.
         sha256: of the checkpoint, for `info`.
         notes: what did not go as asked, for `info`.
@@ -59,6 +60,7 @@ class PyTorchSam:
         precision: str,
         *,
         plain: bool = False,
+        compiled: bool = False,
         model_files: tuple[str, ...] = (),
         sha256: str | None = None,
         notes: tuple[str, ...] = (),
@@ -68,11 +70,18 @@ class PyTorchSam:
         self._sam = sam.eval().requires_grad_(False).to(device)
         self._sam.image_encoder.to(self.dtype)
         self._spec = sam.variant.spec
+        if plain and isinstance(self._sam.image_encoder, ImageEncoderViT):
+            self._sam.image_encoder.set_attention("plain")
+        self._encoder: Callable[[Tensor], Tensor] = self._sam.encode
+        engine = f"torch {torch.__version__}"
+        if compiled:
+            failure = self._compile()
+            engine, notes = (engine, (*notes, failure)) if failure else (f"{engine}, compiled", notes)
         self._info = BackendInfo(
             backend="pytorch",
             device=str(device),
             precision=precision,
-            engine=f"torch {torch.__version__}",
+            engine=engine,
             model_files=model_files,
             sha256=sha256,
             notes=notes,
@@ -81,8 +90,6 @@ class PyTorchSam:
         with torch.inference_mode():
             self._image_pe = self._sam.prompt_encoder.dense_pe()
             self._fast = None if plain else FastDecoder(self._sam.mask_decoder, self._image_pe, self.dtype)
-        if plain and isinstance(self._sam.image_encoder, ImageEncoderViT):
-            self._sam.image_encoder.set_attention("plain")
 
     @property
     def spec(self) -> ModelSpec:
@@ -98,7 +105,7 @@ class PyTorchSam:
     def encode(self, images: Sequence[PreparedImage]) -> list[ImageEmbedding]:
         """See `SamBackend.encode`; the embeddings stay on the device, (1, C, E, E) in the model's dtype."""
         pictures = np.stack([transforms.normalise_and_pad(image, self._spec) for image in images])
-        encoded = self._sam.encode(torch.from_numpy(pictures).to(self.device, self.dtype))
+        encoded = self._encoder(torch.from_numpy(pictures).to(self.device, self.dtype))
         return [
             # A clone of its row, so that one picture does not keep its batch in memory.
             self._embedding(row[None].clone() if len(images) > 1 else row[None], image)
@@ -143,6 +150,19 @@ class PyTorchSam:
         free, total = torch.cuda.mem_get_info(self.device)
         used, reserved = torch.cuda.memory_allocated(self.device), torch.cuda.memory_reserved(self.device)
         return DeviceMemory(used, reserved, free, total)
+
+    @torch.inference_mode()
+    def _compile(self) -> str | None:
+        """Compile the image encoder for one picture, now and not at the first request; why it failed, or None."""
+        compiled = torch.compile(self._sam.image_encoder)
+        size = self._spec.image_size
+        try:
+            compiled(torch.zeros(1, 3, size, size, device=self.device, dtype=self.dtype))
+        except Exception as error:  # no C++ compiler, no Triton, an operator that it cannot do: it has many classes
+            torch.compiler.reset()
+            return f"torch.compile failed: {_first_line(error)}; the model runs uncompiled"
+        self._encoder = compiled
+        return None
 
     def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""
@@ -195,6 +215,7 @@ def load_pytorch_sam(
     precision: str = "auto",
     fastest: bool = False,
     plain: bool = False,
+    compiled: bool = False,
     sha256: str | None = None,
     threads: int | None = None,
 ) -> PyTorchSam:
@@ -207,7 +228,7 @@ def load_pytorch_sam(
         use_gpu: take CUDA or MPS where it works.
         precision: "auto", "fp32", "bf16" or "fp16". auto is fp32 on the CPU and half precision on CUDA.
         fastest: let auto take the fastest precision of the CPU too.
-        plain: see `PyTorchSam`.
+        plain, compiled: see `PyTorchSam`.
         sha256: of the checkpoint, where the caller knows it; kept for `info`.
         threads: processor threads of one computation, for the whole process; torch's own choice if None.
 
@@ -226,7 +247,10 @@ def load_pytorch_sam(
     def build(device: torch.device, notes: tuple[str, ...]) -> PyTorchSam:
         sam = load_sam(chosen, load_state_dict(checkpoint))
         used = choose_precision(precision, device, fastest)
-        return PyTorchSam(sam, device, used, plain=plain, model_files=(str(checkpoint),), sha256=sha256, notes=notes)
+        files = (str(checkpoint),)
+        return PyTorchSam(
+            sam, device, used, plain=plain, compiled=compiled, model_files=files, sha256=sha256, notes=notes
+        )
 
     try:
         return build(device, notes)

@@ -194,6 +194,9 @@ class SamConfig:
     precision: str = _setting(
         _choice("auto", "fp32", "bf16", "fp16", "int8"), "auto", "Number format of the network; int8 is for ONNX only."
     )
+    torch_compile: bool = _setting(
+        FLAG, False, "Let torch.compile make kernels for PyTorch's image encoder, for half a minute at the start."
+    )
     strict: bool = _setting(
         FLAG, False, "Refuse to start where another model, backend or device would run than asked for."
     )
@@ -267,6 +270,22 @@ class SamConfig:
     jobs_kept: int = _setting(_integer(1, 1_000_000), 1000, "Ended jobs whose outcome is kept.")
     event_streams: int = _setting(
         _integer(1, 1024), 8, "Clients that may follow a job at once; each takes one of SAM_THREADS."
+    )
+    request_deadline: float = _setting(
+        _seconds(0.1),
+        120.0,
+        "Time after which no computation of a request is begun any more; it gets 503. Jobs have no deadline.",
+    )
+    encode_batch: int = _setting(
+        _integer(0, 64),
+        0,
+        "Pictures that are encoded together where they wait at the same time; 0 is 4 for PyTorch on CUDA, else 1.",
+    )
+    stuck_after: float = _setting(
+        _seconds(1), 600.0, "Time after which a computation that does not end makes /health fail."
+    )
+    graceful_timeout: int = _setting(
+        _integer(1, 86_400), 30, "Seconds that running requests get to finish once the server is asked to stop."
     )
     intra_op_threads: int = _setting(
         _integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."

@@ -14,9 +14,10 @@ from pytorch_sam_wrapper import PyTorchSam, choose_device, choose_precision, loa
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.load import CheckpointError
 from sam_server.network.sam import WeightsError, build_sam
-from sam_server.network.variants import VARIANTS
+from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.predictor import Predictor
 from sam_server.prompts import make_prompt
+from tests.debian import program
 
 CPU = torch.device("cpu")
 # A mask boundary moves by a fraction of a low-res pixel in half precision.
@@ -47,6 +48,50 @@ def test_config_beside_the_file_wins_over_the_model_type(checkpoint: Path, tmp_p
     (tmp_path / "sam.safetensors").write_bytes(checkpoint.read_bytes())
     (tmp_path / "config.json").write_text(VARIANTS["tiny"].to_json())
     assert load_pytorch_sam(tmp_path / "sam.safetensors", use_gpu=False).spec.model_type == "tiny"
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT like the official ones, with windows and a global block, that compiles in seconds."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("small")
+    small = SamVariant("small", width=64, depth=2, heads=2, window=7, global_blocks=(1,), image_size=256)
+    save_file(build_sam(small).state_dict(), folder / "sam_small.safetensors")
+    (folder / "config.json").write_text(small.to_json())
+    return folder / "sam_small.safetensors"
+
+
+# torch's compiler imports parts of torch that torch deprecates.
+ignore_torch_itself = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
+
+
+@ignore_torch_itself
+def test_a_compiled_encoder_gives_the_same_embedding(small_checkpoint: Path) -> None:
+    program("g++", "g++")
+    picture = data.astronaut()[:200, :256]
+    plain, compiled = (
+        Predictor(load_pytorch_sam(small_checkpoint, use_gpu=False, compiled=wanted)) for wanted in (False, True)
+    )
+    assert compiled.backend.info.engine.endswith(", compiled")
+    assert not compiled.backend.info.notes
+    expected = plain.backend.embedding_array(plain.encode(picture))
+    found = compiled.backend.embedding_array(compiled.encode(picture))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    pair = compiled.encode_batch([picture, picture])  # another shape than the one it was compiled for
+    np.testing.assert_allclose(compiled.backend.embedding_array(pair[1]), expected, rtol=1e-4, atol=1e-3)
+
+
+@ignore_torch_itself
+def test_where_compiling_fails_the_model_runs_uncompiled_and_says_so(
+    small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
+    monkeypatch.setattr(torch._inductor.config, "fx_graph_cache", False)
+    torch.compiler.reset()
+    backend = load_pytorch_sam(small_checkpoint, use_gpu=False, compiled=True)
+    assert any("torch.compile failed" in note for note in backend.info.notes)
+    assert not backend.info.engine.endswith("compiled")
+    assert Predictor(backend).encode(data.astronaut()[:200, :256]).input_size == (200, 256)
 
 
 def test_weights_of_another_model_are_refused_by_name(checkpoint: Path) -> None:

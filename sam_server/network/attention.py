@@ -56,6 +56,7 @@ def biased(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
     return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None], scale=scale)[0]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # unrolled by the compiler, it would be thousands of kernels
 def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """A head and a few rows of queries at a time, so that the scores stay in cache."""
     batch, height, width, _ = rel_h.shape

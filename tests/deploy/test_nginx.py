@@ -1,10 +1,8 @@
 """deploy/nginx.conf in the real nginx, in front of two servers: TLS, limits, events, and what a client sees."""
 
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from filelock import FileLock
 from werkzeug.serving import make_server as make_wsgi_server
 
 from sam_config import SamConfig
@@ -21,6 +18,7 @@ from sam_server.jobs.queue import JobContext
 from sam_server.web.application import make_app
 from sam_server.web.reading import body_limit
 from sam_server.web.state import Server, WebSettings, make_server
+from tests.debian import program
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
@@ -69,18 +67,8 @@ class Front:
 
 @pytest.fixture(scope="session")
 def nginx() -> str:
-    """Path of Debian's nginx, installed if it is missing: by one worker, while the others wait."""
-    with FileLock(Path(tempfile.gettempdir()) / "install-nginx.lock"):
-        if shutil.which("nginx") is None:
-            for command in (
-                ["apt-get", "update", "-qq"],
-                ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "nginx-light"],
-            ):
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, f"the tests of nginx need it: apt-get install nginx-light ({done.stderr})"
-    found = shutil.which("nginx")
-    assert found is not None
-    return found
+    """Path of Debian's nginx, installed if it is missing."""
+    return program("nginx", "nginx-light")
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,33 +1,17 @@
 """A real Redis, real servers and real workers, each a process of its own on a free port."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from tests.debian import program
 from tests.shared.nodes import BIN, Node, RedisServer, free_port, wait_until
 
 
 @pytest.fixture(scope="session")
 def redis_program() -> str:
     """Path of redis-server; Debian's package is installed where it is missing, by one test process for all."""
-    with FileLock(Path(tempfile.gettempdir()) / "install-redis.lock"):
-        if shutil.which("redis-server") is None:
-            for command in (
-                ["apt-get", "update"],
-                ["apt-get", "install", "-y", "--no-install-recommends", "redis-server"],
-            ):
-                subprocess.run(
-                    command, check=True, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-                )
-    found = shutil.which("redis-server")
-    assert found is not None
-    return found
+    return program("redis-server", "redis-server")
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,17 @@
 """Rate limits of a key or an address, in this process and in Redis."""
 
 import logging
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from sam_config import ConfigError, load_config
 from sam_server.web.application import make_app
 from sam_server.web.limits import RateLimits
+from tests.debian import program
 
 LIMIT = "3/hour"
 
@@ -84,19 +81,6 @@ def test_what_is_no_limit_stops_the_start(text):
         load_config({"SAM_RATE_LIMIT": text}, None)
 
 
-def install_redis() -> str:
-    """Path of Debian's redis-server, installed if it is missing: by one worker, while the others wait."""
-    with FileLock(Path(tempfile.gettempdir()) / "install-redis.lock"):
-        if shutil.which("redis-server") is None:
-            sudo = [] if shutil.which("sudo") is None else ["sudo", "-n"]
-            for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "redis-server"]):
-                quiet = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", *command]
-                subprocess.run(quiet, capture_output=True, check=True)
-    found = shutil.which("redis-server")
-    assert found is not None
-    return found
-
-
 @pytest.fixture
 def redis(tmp_path) -> Iterator[tuple[subprocess.Popen, str]]:
     """A redis-server of the test's own, and its address."""
@@ -104,7 +88,7 @@ def redis(tmp_path) -> Iterator[tuple[subprocess.Popen, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    process = subprocess.Popen([install_redis(), *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([program("redis-server", "redis-server"), *arguments], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while True:
         try:
