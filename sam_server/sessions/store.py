@@ -22,7 +22,8 @@ from sam_server.sessions.kept import CacheStats, HasBytes, KeptImage, Session, S
 
 # What a session or a mask set costs beside its arrays, in bytes, rounded up: a million empty ones are not free.
 SESSION_BYTES = 2_048
-# A session's own logits may take this share of the budget; its oldest masks are forgotten beyond it.
+# A session's own logits may take this share of the budget; its oldest masks are forgotten beyond it. Where the budget
+# is full, the logits of all sessions together may take no more.
 LOGITS_SHARE = 0.25
 # A mask's number in its session, and the mark of the process that counted it where no other could be asked.
 _MASK_ID = re.compile(r"m([1-9][0-9]{0,17})(?:-([0-9a-f]{8}))?")
@@ -343,16 +344,27 @@ class SessionStore:
         self._bytes += mask_bytes + set_bytes
 
     def _make_room(self, newest: _Entry) -> None:
-        """Bring the bytes under the budget: other sessions go first, then the newest one's own masks."""
+        """Bring the bytes under the budget.
+
+        Masks beyond their share go first, the oldest of the session that has most: sessions in which many people click
+        must not push out each other. Then other sessions go, and last the newest one's own masks.
+        """
+        masks = sum(entry.mask_bytes for entry in self._entries.values())
+        while self._bytes > self._budget and masks > self._budget * LOGITS_SHARE:
+            largest = max(self._entries.values(), key=lambda entry: entry.mask_bytes)
+            masks -= self._drop_masks(largest, largest.mask_bytes - 1)
         while self._bytes > self._budget and len(self._entries) > 1:
             self._forget(next(entry for entry in self._entries.values() if entry is not newest), "evicted")
             self._evictions += 1
         if self._bytes > self._budget:
             self._drop_masks(newest, newest.mask_bytes - (self._bytes - self._budget))
 
-    def _drop_masks(self, entry: _Entry, limit: int) -> None:
+    def _drop_masks(self, entry: _Entry, limit: int) -> int:
+        """Forget a session's oldest masks until they take no more than `limit`; the bytes that came free."""
+        before = entry.mask_bytes
         while entry.mask_bytes > max(limit, 0):
             self._grow(entry, mask_bytes=-entry.masks.popitem(last=False)[1].nbytes)
+        return before - entry.mask_bytes
 
     def _forget(self, entry: _Entry, reason: Reason) -> None:
         del self._entries[entry.id]

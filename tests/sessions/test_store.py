@@ -227,6 +227,23 @@ def test_the_oldest_masks_of_a_session_go_first(encoder, clock):
     assert store.get(session.id).masks == room
 
 
+def test_sessions_that_are_clicked_in_side_by_side_do_not_push_out_each_other(encoder, clock):
+    sessions_bytes = 6 * (EMBEDDING_BYTES + SESSION_BYTES + 1)
+    store = SessionStore(budget_bytes=2 * sessions_bytes, ttl_seconds=60, clock=clock)
+    sessions = [store.open(name, encoder.of(name))[0] for name in (b"a", b"b", b"c", b"d", b"e", b"f")]
+    rounds = 3 * store.stats().budget_bytes // (len(sessions) * LOGITS.nbytes)
+    for _ in range(rounds):
+        for session in sessions:
+            (newest,) = store.keep_masks(session.id, [LOGITS])
+            assert store.mask_logits(session.id, newest) is not None
+            assert store.stats().bytes <= store.stats().budget_bytes
+    assert store.stats().evictions == 0
+    assert all(store.get(session.id).masks > 1 for session in sessions)
+    store.open(b"g", encoder.of(b"g"))
+    store.keep_mask_set(sessions[0].id, Blob(sessions_bytes))
+    assert store.stats().evictions > 0, "where masks are within their share, sessions make room"
+
+
 def test_masks_of_a_session_that_was_just_forgotten_are_not_kept(store, encoder):
     session, _ = store.open(b"a", encoder.of(b"a"))
     store.delete(session.id)
