@@ -35,7 +35,7 @@ def generate_masks() -> Response:
     model = state.model()
     if fields.output_mode is not None and fields.mask_format is not None:
         raise Problem(422, "invalid_field", "give either mask_format or output_mode, not both", field="output_mode")
-    parameters = search_parameters(fields, model.report.performance_mode)
+    parameters = search_parameters(fields, model)
     session = session_of(fields.session_id, source)
     with timed("mask"):
         arguments = arguments_of(session, parameters)

@@ -24,7 +24,7 @@ from sam_server.web.answers import json_answer, picture_fields
 from sam_server.web.group_schemas import GroupIn, GroupOut
 from sam_server.web.hooks import timed
 from sam_server.web.jobs import run_job
-from sam_server.web.mask_sets import search_parameters
+from sam_server.web.mask_sets import found_with, search_parameters
 from sam_server.web.openapi import body, responses
 from sam_server.web.pictures import session_of
 from sam_server.web.problems import Problem
@@ -59,11 +59,12 @@ def group_masks_of() -> Response:
         own_mask_set(fields.mask_set_id)
         return _answer(state, fields.mask_set_id, plan, fields.include_measures)
     model = state.model()
-    search = None if fields.generate is None else search_parameters(fields.generate, model.report.performance_mode)
+    begin_with = {} if fields.preset is None else preset(fields.preset).search
+    search = None if fields.generate is None else search_parameters(fields.generate, model, begin_with)
     session = session_of(fields.session_id, source)
     set_id = _known_set(state, session, search)
     if set_id is None:
-        search = search or search_parameters(SearchIn.model_validate({}), model.report.performance_mode)
+        search = search or search_parameters(SearchIn.model_validate({}), model, begin_with)
         with timed("mask"):
             arguments = arguments_of(session, search, plan)
             job = run_job("group_masks", make_work(state, arguments, session), arguments)
@@ -112,6 +113,7 @@ def _answer(state: Server, set_id: str, plan: Plan, with_measures: bool) -> Resp
             **picture_fields(session),
             "mask_set_id": set_id,
             "count": len(kept.measured),
+            "parameters": found_with(kept),
             **result.to_dict(),
             "measures": _columns(result.measures) if with_measures else None,
         }

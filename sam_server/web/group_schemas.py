@@ -144,6 +144,7 @@ class GroupOut(PictureOut, GroupResultOut):
 
     mask_set_id: str
     count: int = Field(description="masks in the set, before the filters")
+    parameters: dict[str, Any] = Field(description="of the search that found them; empty for masks of POST /mask_sets")
     measures: dict[str, list[float | None]] | None = Field(
         description="with include_measures: for each measure its value for every kept mask, in real units"
     )

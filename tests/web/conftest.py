@@ -31,13 +31,18 @@ REPORT = BackendReport(
 
 
 class CountingSam(PyTorchSam):
-    """The real backend, which also counts the pictures that it encodes."""
+    """The real backend, which also counts the pictures that it encodes and the chunks of points that it decodes."""
 
     encoded = 0
+    chunks = 0
 
     def encode(self, images):
         self.encoded += len(images)
         return super().encode(images)
+
+    def decode_above(self, embedding, prompts, min_iou):
+        self.chunks += 1
+        return super().decode_above(embedding, prompts, min_iou)
 
 
 @pytest.fixture(scope="session")

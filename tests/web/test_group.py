@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from sam_server.automatic.parameters import MODEL_DEFAULTS
 from sam_server.grouping.filters import Filters
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import PRESETS
@@ -99,6 +100,17 @@ def test_a_picture_is_searched_and_grouped_in_one_call(client, cat, backend):
     assert backend.encoded == before + 1
     again = ask(client, session_id=answer.json["session_id"], preset="parts")
     assert again["mask_set_id"] == answer.json["mask_set_id"]
+
+
+def test_a_preset_and_the_model_choose_what_the_search_does_not_name(client, cat, state):
+    form = {"image": (io.BytesIO(cat), "cat.jpg"), "generate": '{"points_per_side": 1}', "preset": "droplets"}
+    answer = client.post("/group_masks", data=form)
+    assert answer.status_code == 200, answer.json
+    model_type = state.model().backend.spec.model_type
+    chosen = {**MODEL_DEFAULTS[model_type], **PRESETS["droplets"].search, "points_per_side": 1}
+    assert chosen.items() <= answer.json["parameters"].items()
+    asked = ask(client, session_id=answer.json["session_id"], preset="droplets", generate={**ANY, "points_per_side": 1})
+    assert {**ANY, "points_per_side": 1}.items() <= asked["parameters"].items()
 
 
 def test_the_search_may_be_a_job(client, coins, state):
