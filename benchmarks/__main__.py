@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,20 @@ def run(settings: Settings, command: str) -> Results:
         f"pred_iou_thresh {settings.pred_iou_thresh}, stability_score_thresh {settings.stability_score_thresh}",
     )
     for variant in settings.variants:
-        _measure_variant(settings, variant, results)
-    results.took = time.perf_counter() - started
-    (settings.output / "results.json").write_text(json.dumps(dataclasses.asdict(results), indent=1, default=str))
-    (settings.output / "index.html").write_text(make_page(results))
+        for _ in _measure_variant(settings, variant, results):
+            # After every part, so that a run that is cut off has not measured in vain.
+            results.took = time.perf_counter() - started
+            _write(settings, results)
     return results
 
 
-def _measure_variant(settings: Settings, variant: str, results: Results) -> None:
+def _write(settings: Settings, results: Results) -> None:
+    (settings.output / "results.json").write_text(json.dumps(dataclasses.asdict(results), indent=1, default=str))
+    (settings.output / "index.html").write_text(make_page(results))
+
+
+def _measure_variant(settings: Settings, variant: str, results: Results) -> Iterator[None]:
+    """Add to the results, a part at a time."""
     sides = settings.sides(variant)
     for part in settings.parts:
         if part in SERVER_PARTS or part == "components":
@@ -102,18 +108,21 @@ def _measure_variant(settings: Settings, variant: str, results: Results) -> None
             results.measurements += measure(
                 settings, part, [*sides, *modes] if part == "automatic" else sides, tell=tell
             )
+        yield
     if any(part in settings.parts for part in SERVER_PARTS):
         tell(f"servers, {variant}")
         results.measurements += measure_servers(settings, variant, tell)
         if "memory" in settings.parts and REFERENCE in settings.backends:
             reference = measure(dataclasses.replace(settings, runs=1), "click", [Side(REFERENCE, variant)], tell=tell)
             results.measurements += [dataclasses.replace(m, part="memory", seconds=()) for m in reference]
+        yield
     if "components" in settings.parts and PYTORCH in settings.backends and variant == settings.variants[0]:
         tell(f"components and layers, {variant}")
         for precision in (p for p in settings.precisions if p != "int8"):
             shares = _child("benchmarks.shares", settings.to_json(), variant, precision)
             results.components += [Share(**share) for share in shares["components"]]
             results.layers = [Share(**share) for share in shares["layers"]]  # those of the last precision
+        yield
 
 
 def _measure_batches(settings: Settings, variant: str) -> list[Any]:
@@ -148,9 +157,12 @@ def _prepare(settings: Settings, variant: str) -> str:
 
 
 def _export(checkpoint: Path, variant: str) -> None:
-    """Write the ONNX files of a checkpoint beside it, once."""
+    """Write the ONNX files of a checkpoint beside it, unless they are there and younger than what makes them."""
     folder = checkpoint.parent / ONNX
-    if all((folder / f"sam_{variant}_{part}.onnx").is_file() for part in ("encoder", "decoder")):
+    files = [folder / f"sam_{variant}_{part}.onnx" for part in ("encoder", "decoder")]
+    sources = [checkpoint, ROOT / "convert_to_onnx.py", *(ROOT / "sam_server" / "network").glob("*.py")]
+    changed = max(source.stat().st_mtime for source in sources)
+    if all(file.is_file() and file.stat().st_mtime > changed for file in files):
         return
     tell(f"ONNX files of {checkpoint.parent.name}")
     arguments = ["--checkpoint", str(checkpoint), "--output-dir", str(folder)]

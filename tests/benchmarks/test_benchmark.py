@@ -98,3 +98,19 @@ def test_command_line():
     assert parse_arguments(["--quick", "--variants", "tiny"]).variants == ("tiny",)
     with pytest.raises(SystemExit):
         parse_arguments(["--parts", "nonsense"])
+
+
+def test_what_was_measured_before_a_run_is_cut_off_is_kept(settings, tmp_path, monkeypatch):
+    def cut_off(settings, part, *_, **__):
+        if part == "click":
+            raise KeyboardInterrupt
+        return measure(settings, part, [Side(PYTORCH, SMALL.name)])
+
+    monkeypatch.setattr("benchmarks.__main__.measure", cut_off)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    short = replace(settings, parts=("encode", "click"), backends=(PYTORCH,), output=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(short, "script/benchmark --test")
+    kept = json.loads((tmp_path / "results.json").read_text())["measurements"]
+    assert [measurement["part"] for measurement in kept] == ["encode"]
+    assert (tmp_path / "index.html").is_file()
