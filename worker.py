@@ -13,7 +13,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 
 from app import EXIT_NO_MODEL, load_model, web_settings
-from sam_config import ConfigError, load_config
+from sam_config import ROOT, ConfigError, load_config
 from sam_server.jobs.celery_app import RUN_JOB, make_celery
 from sam_server.jobs.shared import SharedJobs
 from sam_server.logs import configuration
@@ -21,6 +21,9 @@ from sam_server.web.state import Server, make_server
 from sam_server.web.work import make_work
 
 logger = logging.getLogger(__name__)
+
+# Celery looks here for this file alone, and the backend is imported later.
+sys.path.append(str(ROOT))
 
 
 def _end(reason: object) -> NoReturn:

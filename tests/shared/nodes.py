@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 COINS = (ROOT / "docs" / "images" / "coins.png").read_bytes()
 # How long a process may take to do what it is waited for, in seconds; ten times what a quiet core needs.
-PATIENCE = 120.0
+PATIENCE = 240.0
 # Nothing is thrown away when it is killed.
 REDIS_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--bind", "127.0.0.1")
 

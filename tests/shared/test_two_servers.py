@@ -15,6 +15,8 @@ from sam_server.sessions.packing import pack
 from tests.shared.nodes import PATIENCE, Node, RedisServer, wait_until
 
 PREFIX = "sam:1:"
+# Two processes load the model first.
+pytestmark = pytest.mark.timeout(600)
 SEARCH = {"points_per_side": 4, "pred_iou_thresh": 0.1, "stability_score_thresh": 0.1}
 
 ENDLESS = {"points_per_side": 128}
