@@ -139,7 +139,7 @@ def wait_until_ready(port: int, process: "subprocess.Popen[bytes]", log: Path) -
         try:
             if requests.get(f"http://127.0.0.1:{port}/ready", timeout=5).status_code == requests.codes.ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         time.sleep(0.1)
     raise AssertionError(f"the server is not ready; its log ends:\n{log.read_text()[-LOG_CHARACTERS:]}")

@@ -57,7 +57,7 @@ def test_selectors_find_their_pods(resources, pods):
     selectors = [
         (kind, spec["selector"].get("matchLabels", spec["selector"]))
         for (kind, _), resource in resources.items()
-        if "selector" in (spec := resource["spec"] if "spec" in resource else {})
+        if "selector" in (spec := resource.get("spec", {}))
     ]
     assert len(selectors) >= 6
     for kind, selector in selectors:
