@@ -19,8 +19,8 @@ import requests
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120
-ANSWER_SECONDS = 120
+START_SECONDS = 240
+ANSWER_SECONDS = 240
 LOG_CHARACTERS = 4_000
 PNG = {"Content-Type": "image/png"}
 
