@@ -54,6 +54,7 @@ def _set_up_logging(**_: Any) -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _load(**_: Any) -> None:
     """Load the model before the first job is taken; a worker that will never have one ends with a clear line."""
+    _set_up_logging()  # Celery asks for it later
     try:
         config = load_config()
         server = make_server(web_settings(config))

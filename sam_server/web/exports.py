@@ -123,7 +123,7 @@ COCO = {"type": "object", "required": ["images", "annotations", "categories"]}
     "/mask_sets/<mask_set_id>",
     summary="A kept mask set, in many formats",
     responses={
-        **responses({}, 404, 410, 422),
+        **responses({}, 404, 410, 422, 503),
         200: document_or_file(blueprint, KeptMaskSetOut, {format.mimetype for format in FORMATS.values()}, COCO),
     },
 )

@@ -31,13 +31,13 @@ CANCEL_WAIT = 1.0
 CLIENT_CLOSED_REQUEST = 499
 
 
-@blueprint.get("/jobs/<job_id>", summary="How far a job is", responses=responses({200: JobOut}, 404, 410))
+@blueprint.get("/jobs/<job_id>", summary="How far a job is", responses=responses({200: JobOut}, 404, 410, 503))
 def look_at_job(path: JobPath) -> Response:
     """A job is kept for as long as an unused session after its end."""
     return json_answer(job_fields(own_job(path.job_id)))
 
 
-@blueprint.delete("/jobs/<job_id>", summary="Stop a job", responses=responses({200: JobOut}, 404, 410))
+@blueprint.delete("/jobs/<job_id>", summary="Stop a job", responses=responses({200: JobOut}, 404, 410, 503))
 def cancel_job(path: JobPath) -> Response:
     """A waiting job ends at once, a running one at its next chunk; an ended one stays as it is."""
     jobs = server().jobs

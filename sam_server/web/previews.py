@@ -18,7 +18,7 @@ blueprint = APIBlueprint("previews", __name__, abp_tags=[Tag(name="sessions", de
 @blueprint.get(
     "/sessions/<session_id>/image",
     summary="A session's picture as PNG",
-    responses={200: {"description": "8-bit RGB", "content": {"image/png": {}}}, **responses({}, 404, 410)},
+    responses={200: {"description": "8-bit RGB", "content": {"image/png": {}}}, **responses({}, 404, 410, 503)},
 )
 def session_image(path: SessionPath) -> Response:
     """After EXIF rotation, and with the scaling of pictures of more than 8 bits."""

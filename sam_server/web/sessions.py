@@ -33,7 +33,9 @@ def create_session() -> Response:
     return json_answer({**picture_fields(session), "cached": cached}, 201, headers)
 
 
-@blueprint.get("/sessions/<session_id>", summary="Look at a session", responses=responses({200: SessionOut}, 404, 410))
+@blueprint.get(
+    "/sessions/<session_id>", summary="Look at a session", responses=responses({200: SessionOut}, 404, 410, 503)
+)
 def look_at_session(path: SessionPath) -> Response:
     """Looking counts as use: it moves `expires_at`."""
     with timed("cache"):
@@ -41,7 +43,9 @@ def look_at_session(path: SessionPath) -> Response:
     return json_answer({**picture_fields(session), "masks": session.masks, "mask_sets": session.mask_sets})
 
 
-@blueprint.delete("/sessions/<session_id>", summary="Forget a session", responses=responses({204: None}, 404, 410))
+@blueprint.delete(
+    "/sessions/<session_id>", summary="Forget a session", responses=responses({204: None}, 404, 410, 503)
+)
 def delete_session(path: SessionPath) -> Response:
     """The picture, its embedding and its masks are forgotten, unless another session has the same picture."""
     session = own_session(path.session_id)

@@ -15,9 +15,9 @@ from sam_server.sessions.pictures import ImageCoder, model_identity
 from sam_server.sessions.redis_link import RedisLink
 from sam_server.sessions.redis_store import RedisStore
 from sam_server.sessions.shared import SharedSessions
-from sam_server.web.model import LoadedModel, ModelSlot
+from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReadyError, ModelSlot
 from sam_server.web.pictures import encode_picture
-from sam_server.web.problems import MISTAKE, Problem, describe
+from sam_server.web.problems import MISTAKE, Problem, busy, describe
 
 if TYPE_CHECKING:
     from sam_server.web.state import WebSettings
@@ -68,7 +68,13 @@ def make_shared(settings: "WebSettings", slot: ModelSlot) -> tuple[SharedSession
     def coder_of(model: LoadedModel) -> ImageCoder:
         return ModelCoder(model, settings.image_limits)
 
-    sessions = SharedSessions(settings.cache_bytes, ttl, RedisStore(link, ttl), lambda: coder_of(slot.get()))
+    def coder() -> ImageCoder:
+        try:
+            return coder_of(slot.get())
+        except ModelNotReadyError as error:
+            raise busy("model_loading", f"{error}: try again in a moment", LOADING_RETRY_AFTER) from None
+
+    sessions = SharedSessions(settings.cache_bytes, ttl, RedisStore(link, ttl), coder)
 
     @cache
     def sender() -> Any:
