@@ -4,6 +4,7 @@ import atexit
 import logging
 import logging.config
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, cast
@@ -99,6 +100,9 @@ def web_settings(config: SamConfig) -> WebSettings:
         concurrency=config.concurrency,
         queue_length=config.queue_length,
         queue_timeout=config.queue_timeout,
+        request_deadline=config.request_deadline,
+        encode_batch=config.encode_batch,
+        stuck_after=config.stuck_after,
         api_keys=config.api_keys,
         rate_limit=config.rate_limit,
         redis_url=config.redis_url,
@@ -131,7 +135,7 @@ def _application() -> Flask:
         print(error, file=sys.stderr, flush=True)
         raise SystemExit(EXIT_NO_MODEL) from None
     # Native code that still computes while the interpreter is taken down may crash it.
-    atexit.register(application.extensions[EXTENSION].jobs.close, EXIT_PATIENCE)
+    atexit.register(application.extensions[EXTENSION].stop, EXIT_PATIENCE)
     return application
 
 
@@ -163,6 +167,7 @@ def main() -> None:
     """Serve with the settings of the environment, without gunicorn: for one user, and for Windows."""
     application = _application()
     config = load_config()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = _Server(config.host, config.port, application, _Handler)
     logger.info("listening on http://%s:%d", config.host, server.port)
     try:

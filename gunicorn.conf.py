@@ -1,7 +1,11 @@
 """gunicorn: one process that holds the model once, and threads that share it."""
 
 import os
+import signal
 import sys
+import threading
+from types import FrameType
+from typing import Any
 
 from gunicorn_worker import LONGEST_REQUEST_LINE
 from sam_config import ConfigError, load_config
@@ -26,10 +30,29 @@ threads = _config.threads
 preload_app = False
 # Seconds without a sign of life from the worker's main thread; requests run in the others and may take longer.
 timeout = 120
-# Seconds that running requests get to finish once the server is asked to stop.
-graceful_timeout = 30
+# Seconds that running requests get to finish once the server is asked to stop; the jobs are ended at once.
+graceful_timeout = _config.graceful_timeout
 loglevel = _config.log_level
 # gunicorn's own lines look like all others.
 logconfig_dict = configuration(_config.log_level, _config.log_format)
 # It would stand at one place for every server of the user.
 control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """End the jobs when gunicorn asks the worker to stop: a request that waits for one would hold it up."""
+    from sam_server.web.state import EXTENSION  # the master needs no Flask
+
+    stop = worker.wsgi.extensions[EXTENSION].stop
+    goes_on = worker.handle_exit
+
+    def end_jobs() -> None:
+        threading.Thread(target=stop, name="stop", daemon=True).start()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        # In the worker's loop, since a signal comes in the middle of anything, a lock held perhaps.
+        worker.method_queue.defer(end_jobs)
+        goes_on(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.siginterrupt(signal.SIGTERM, False)

@@ -22,6 +22,7 @@ from sam_server.web import (
     problems,
     segment,
     sessions,
+    turns,
 )
 from sam_server.web.reading import FIELD_BYTES, InMemoryRequest, body_limit
 from sam_server.web.schemas import ProblemOut
@@ -58,6 +59,7 @@ def make_app(server: Server) -> OpenAPI:
     app.config["MAX_FORM_MEMORY_SIZE"] = FIELD_BYTES
     hooks.register(app)
     access.register(app)
+    turns.register(app)
     problems.register(app)
     for room in (info, sessions, previews, segment, generate, group, collect, exports, jobs):
         app.register_api(room.blueprint)

@@ -7,10 +7,12 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from flask import Flask, Response, g, request
 
 from sam_server import logs
+from sam_server.jobs.asking import asker
 from sam_server.web.state import server
 
 log = logging.getLogger("sam_server.requests")
@@ -86,8 +88,9 @@ def _finish(response: Response) -> Response:
 
 
 def note_session(session_id: str) -> None:
-    """Remember the session that the current request is about, for its line in the log."""
+    """Remember the session that the current request is about: for its line in the log, and its turns at the model."""
     g.session_id = session_id
+    asker.set(replace(asker.get(), session=session_id))
 
 
 def _record(status: int, phases: Mapping[str, float]) -> None:

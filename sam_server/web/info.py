@@ -12,21 +12,29 @@ from sam_server.web.answers import json_answer
 from sam_server.web.openapi import responses
 from sam_server.web.problems import Problem
 from sam_server.web.schemas import BackendInfoOut, HealthOut, ReadyOut
-from sam_server.web.state import server
+from sam_server.web.state import server, stopping
 
 blueprint = APIBlueprint("info", __name__, abp_tags=[Tag(name="server", description="what runs")])
 
 
-@blueprint.get("/health", summary="Is the process alive?", responses=responses({200: HealthOut}))
+@blueprint.get("/health", summary="Is the process alive?", responses=responses({200: HealthOut}, 503))
 def health() -> Response:
-    """Answers from the start, while the model is still being loaded."""
+    """Answers from the start, while the model is still being loaded. 503 means that only a new start helps."""
+    state = server()
+    seconds = state.gate.longest
+    if seconds > state.settings.stuck_after:
+        detail = f"a computation runs for {seconds:.0f} seconds: the server should be started again"
+        raise Problem(503, "model_stuck", detail)
     return json_answer({"status": "ok", "version": __version__})
 
 
 @blueprint.get("/ready", summary="May it be asked for masks?", responses=responses({200: ReadyOut}, 503))
 def ready() -> Response:
     """Ready means that the model is loaded; with SAM_STRICT it is then the one, and where, that was asked for."""
-    model = server().model()
+    state = server()
+    if state.stopping.is_set():
+        raise stopping()
+    model = state.model()
     return json_answer(
         {"status": "ready", "model_type": model.backend.spec.model_type, "device": model.backend.info.device}
     )

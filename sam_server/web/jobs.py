@@ -15,7 +15,7 @@ from sam_server.web.access import own_job, owner
 from sam_server.web.answers import json_answer
 from sam_server.web.clients import Caller
 from sam_server.web.openapi import responses
-from sam_server.web.problems import MISTAKE, Problem, busy, describe
+from sam_server.web.problems import MISTAKE, Problem, busy, client_left, describe
 from sam_server.web.schemas import JobOut, JobPath
 from sam_server.web.state import Server, server
 
@@ -27,8 +27,6 @@ LOOK_EVERY = 0.25
 HEARTBEAT = 15.0
 # How long a request to cancel waits for the work to stop, so that its answer is the end of it, in seconds.
 CANCEL_WAIT = 1.0
-# A client that leaves gets no answer; the status is the one that nginx logs for it.
-CLIENT_CLOSED_REQUEST = 499
 
 
 @blueprint.get("/jobs/<job_id>", summary="How far a job is", responses=responses({200: JobOut}, 404, 410, 503))
@@ -146,12 +144,12 @@ def run_job(kind: str, work: Callable[[JobContext], Any], arguments: Mapping[str
         job = seen
         if not preference.respond_async and caller.is_gone():
             jobs.cancel(job.id)
-            raise Problem(CLIENT_CLOSED_REQUEST, "client_left", "the client closed the connection")
+            raise client_left()
     if job.state not in FINAL:
         headers = {"Location": url_for("jobs.look_at_job", job_id=job.id), "Preference-Applied": "respond-async"}
         return json_answer(job_fields(job), 202, headers)
-    if job.state == "cancelled":
-        raise Problem(409, "job_cancelled", "the job was cancelled")
     if job.error is not None:
         raise job.error
+    if job.state == "cancelled":
+        raise Problem(409, "job_cancelled", "the job was cancelled")
     return job

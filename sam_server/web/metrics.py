@@ -53,6 +53,38 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._waits = Histogram(
+            "sam_queue_wait_seconds",
+            "Time that a computation waited for its turn.",
+            ("lane",),
+            buckets=(0.0, *SECONDS),
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "sam_queue_refused",
+            "Computations that left the queue without a turn.",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._batches = Histogram(
+            "sam_encode_batch_pictures",
+            "Pictures that were encoded together, where SAM_ENCODE_BATCH allows it.",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=self._registry,
+        )
+
+    def waited(self, background: bool, seconds: float) -> None:
+        """See `gate.Observer`."""
+        self._waits.labels("background" if background else "interactive").observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """See `gate.Observer`."""
+        self._refused.labels(reason).inc()
+
+    def encoded(self, pictures: int) -> None:
+        """See `gate.Observer`."""
+        self._batches.observe(pictures)
+
     def watch(self, collector: Collector) -> None:
         """Ask a collector too, every time that somebody reads."""
         self._registry.register(collector)
@@ -91,6 +123,13 @@ class StateCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """The metrics now."""
         yield GaugeMetricFamily("sam_queue_waiting", "Computations that wait for the model.", self._gate.waiting)
+        yield GaugeMetricFamily(
+            "sam_queue_waiting_background", "Those of them that belong to jobs.", self._gate.waiting_in(background=True)
+        )
+        yield GaugeMetricFamily("sam_queue_running", "Computations that run.", self._gate.running)
+        yield GaugeMetricFamily(
+            "sam_queue_longest_seconds", "How long the oldest of them runs by now.", self._gate.longest
+        )
         yield from self._cache()
         yield from self._shared()
         yield from self._model()

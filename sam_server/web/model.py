@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Seconds after which a client that came too early may try again.
 LOADING_RETRY_AFTER = 2.0
+# Pictures that PyTorch encodes together on CUDA.
+CUDA_ENCODE_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,16 @@ class ModelNotReadyError(Exception):
 class ModelSlot:
     """Where the model will be: empty at first, filled once."""
 
-    def __init__(self, gate: InferenceGate) -> None:
+    def __init__(self, gate: InferenceGate, encode_batch: int = 0) -> None:
+        """Make an empty slot.
+
+        Args:
+            gate: of the model's device.
+            encode_batch: pictures that are encoded together where they wait at the same time; 0 for what the device
+                likes.
+        """
         self._gate = gate
+        self._encode_batch = encode_batch
         self._model: LoadedModel | None = None
         self._failure: str | None = None
 
@@ -94,8 +104,10 @@ class ModelSlot:
     def fill(self, backend: SamBackend, report: BackendReport) -> None:
         """Warm the backend up and let requests reach it."""
         warm_up_ms = _warm_up(backend)
-        gated = GatedBackend(backend, self._gate)
-        patient = GatedBackend(backend, self._gate, patient=True)
+        likes_batches = backend.info.backend == "pytorch" and backend.info.device.startswith("cuda")
+        batch = self._encode_batch or (CUDA_ENCODE_BATCH if likes_batches else 1)
+        gated = GatedBackend(backend, self._gate, encode_batch=batch)
+        patient = GatedBackend(backend, self._gate, patient=True, encode_batch=batch)
         self._model = LoadedModel(gated, patient, backend, Predictor(gated), report, warm_up_ms)
         log.info("%s", banner(self._model))
 

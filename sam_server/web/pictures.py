@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 from sam_server import images
 from sam_server.images import ImageLimits
+from sam_server.jobs.asking import asker
+from sam_server.jobs.gate import ClientGoneError, GateBusyError
 from sam_server.sessions.kept import KeptImage, Session
 from sam_server.web.access import own_session, owner
 from sam_server.web.hooks import add_time, note_session, spent, timed
@@ -34,9 +36,15 @@ def open_session(source: bytes) -> tuple[Session, bool]:
 
     started = time.perf_counter()
     try:
-        return state.sessions.open(
-            source, lambda: encode_picture(model, source, state.settings.image_limits, timed), owner()
-        )
+        while True:
+            try:
+                return state.sessions.open(
+                    source, lambda: encode_picture(model, source, state.settings.image_limits, timed), owner()
+                )
+            except (ClientGoneError, GateBusyError) as error:
+                # Another request was encoding the same picture for both and gave up; this one has to do it itself.
+                if error.who is None or error.who is asker.get():
+                    raise
     finally:
         add_time("cache", time.perf_counter() - started - spent("decode", "encode"))
 

@@ -15,7 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from sam_server.automatic.parameters import ParameterError
 from sam_server.grouping.errors import GroupingError
 from sam_server.images import ImageError
-from sam_server.jobs.gate import GateBusyError
+from sam_server.jobs.gate import ClientGoneError, GateBusyError
 from sam_server.jobs.queue import FailedElsewhereError, QueueFullError, UnknownJobError
 from sam_server.masks.mask_set import MaskSetError
 from sam_server.prompts import PromptError
@@ -45,6 +45,8 @@ JOB_RETRY_AFTER = 10.0
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 << 20
 LINGER_PIECE = 64 << 10
+# A client that leaves gets no answer; the status is the one that nginx logs for it.
+CLIENT_CLOSED_REQUEST = 499
 # Any other error of a picture is a 400.
 _IMAGE_STATUS = {"not_an_image": 415, "image_unsupported": 415, "image_too_large": 413}
 
@@ -97,6 +99,11 @@ MISTAKE = Problem(500, "internal_error", "the server made a mistake; its log has
 def busy(code: str, detail: str, retry_after: float) -> Problem:
     """503: try again after so many seconds."""
     return Problem(503, code, detail, headers=retry_header(retry_after))
+
+
+def client_left() -> Problem:
+    """For a client that gets no answer, since it closed the connection."""
+    return Problem(CLIENT_CLOSED_REQUEST, "client_left", "the client closed the connection")
 
 
 def retry_header(seconds: float) -> dict[str, str]:
@@ -210,6 +217,7 @@ _KNOWN: dict[type[Exception], Callable[[Any], Problem]] = {
     ParameterError: lambda error: Problem(422, "invalid_parameter", str(error), field=error.field),
     GroupingError: lambda error: Problem(422, "invalid_grouping", str(error), field=error.field),
     MaskSetError: lambda error: Problem(422, "too_many_masks", str(error)),
+    ClientGoneError: lambda _: client_left(),
     GateBusyError: lambda error: busy("busy", str(error), error.retry_after),
     StoreAwayError: lambda error: busy("shared_store_away", str(error), error.retry_after),
     FailedElsewhereError: from_elsewhere,

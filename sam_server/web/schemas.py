@@ -310,7 +310,7 @@ class JobOut(BaseModel):
     state: Literal["queued", "running", "done", "failed", "cancelled"]
     progress: dict[str, float] = Field(description="what the work counts, such as points and points_done")
     result: JobResultOut | None = Field(description="once the state is done")
-    error: JobErrorOut | None = Field(description="once the state is failed")
+    error: JobErrorOut | None = Field(description="once the state is failed, or why the server stopped it")
 
 
 class FieldError(BaseModel):

@@ -17,6 +17,8 @@ from sam_server.web.model import LOADING_RETRY_AFTER, LoadedModel, ModelNotReady
 from sam_server.web.problems import Problem, busy
 
 EXTENSION = "mask_grouping_server"
+# Seconds after which another server, or the next one in this place, may be there.
+STOPPING_RETRY_AFTER = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class WebSettings:
         concurrency: computations of the model at once.
         queue_length: computations that may wait.
         queue_timeout: how long one may wait, in seconds.
+        request_deadline: seconds after which the computations of a request are not begun any more; jobs have none.
+        encode_batch: pictures that are encoded together where they wait at the same time; 0 for what the device likes.
+        stuck_after: seconds after which a computation that does not end makes /health fail.
         api_keys: one of them must come with every request, as it is or as `keys.hash_key` writes it; none needed if
             empty.
         rate_limit: requests per time of one key, or of one address where there are no keys; none if empty.
@@ -55,6 +60,9 @@ class WebSettings:
     concurrency: int = 1
     queue_length: int = 64
     queue_timeout: float = 60.0
+    request_deadline: float = 120.0
+    encode_batch: int = 0
+    stuck_after: float = 600.0
     api_keys: tuple[str, ...] = ()
     rate_limit: str = ""
     redis_url: str | None = None
@@ -81,6 +89,7 @@ class Server:
     metrics: Metrics
     keys: KeyRing
     rate_limits: RateLimits
+    stopping: threading.Event
 
     def model(self) -> LoadedModel:
         """The loaded model, or a 503 problem."""
@@ -91,17 +100,31 @@ class Server:
                 raise Problem(503, "model_failed", str(error)) from None
             raise busy("model_loading", f"{error}: try again in a moment", LOADING_RETRY_AFTER) from None
 
+    def stop(self, patience: float = 0.0) -> None:
+        """End the jobs with a reason that clients see; what else has begun is answered, and /ready says no.
+
+        Args:
+            patience: how long to wait for running jobs to notice, in seconds.
+        """
+        self.stopping.set()
+        self.jobs.close(patience, stopping())
+
+
+def stopping() -> Problem:
+    """503: the server is being stopped."""
+    return busy("server_stopping", "the server stops: send the request again in a moment", STOPPING_RETRY_AFTER)
+
 
 def make_server(settings: WebSettings) -> Server:
     """Everything that requests share, with the model still to come."""
-    gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout)
-    slot = ModelSlot(gate)
-    sessions, jobs = _make_stores(settings, slot)
     metrics = Metrics()
+    gate = InferenceGate(settings.concurrency, settings.queue_length, settings.queue_timeout, observer=metrics)
+    slot = ModelSlot(gate, settings.encode_batch)
+    sessions, jobs = _make_stores(settings, slot)
     metrics.watch(StateCollector(gate, slot, sessions, jobs))
     streams = threading.BoundedSemaphore(settings.max_event_streams)
     keys, rate_limits = KeyRing(settings.api_keys), RateLimits(settings.rate_limit, settings.redis_url)
-    return Server(settings, gate, slot, sessions, jobs, streams, metrics, keys, rate_limits)
+    return Server(settings, gate, slot, sessions, jobs, streams, metrics, keys, rate_limits, threading.Event())
 
 
 def _make_stores(settings: WebSettings, slot: ModelSlot) -> tuple[SessionStore, JobQueue]:

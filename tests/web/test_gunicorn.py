@@ -1,5 +1,6 @@
 """The server as operators run it: gunicorn with the repository's configuration, in a process of its own."""
 
+import http.client
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,7 @@ class Served:
     def is_ready(self) -> bool:
         try:
             return requests.get(f"{self.url}/ready", timeout=10).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def post(self, path: str, **options) -> requests.Response:
@@ -98,3 +100,77 @@ def test_every_line_of_the_log_is_json(serve, coins):
     assert any(document["message"].startswith("serving tiny with torch") for document in documents)
     assert "gunicorn.access" not in {document["logger"] for document in documents}
     assert "key-of-the-test" not in str(documents)
+
+
+# So many points that no machine of the tests is through with them soon.
+LONG = {"points_per_side": 200, "pred_iou_thresh": 0}
+
+
+def open_session(server: Served, coins: bytes) -> str:
+    answer = server.post("/sessions", data=coins, headers={"Content-Type": "image/png"})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["session_id"]
+
+
+def start_job(server: Served, session: str) -> str:
+    """A job that runs, and goes on running."""
+    search = {"session_id": session, **LONG}
+    answer = server.post("/generate_masks", json=search, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202, answer.text
+    path = f"{server.url}{answer.headers['Location']}"
+    server.wait_for(lambda: requests.get(path, timeout=30).json()["state"] == "running")
+    return path
+
+
+def last_event(path: str) -> dict:
+    """What a client that follows a job hears last."""
+    with requests.get(f"{path}/events", stream=True, timeout=120) as answer:
+        lines = [line for line in answer.iter_lines() if line.startswith(b"data: ")]
+    return json.loads(lines[-1].removeprefix(b"data: "))
+
+
+def test_a_server_that_is_asked_to_stop_answers_what_has_begun(serve, coins):
+    server = serve()
+    session = open_session(server, coins)
+    job = start_job(server, session)
+    body = json.dumps({"session_id": session, **POINT}).encode()
+    half = len(body) // 2
+    with ThreadPoolExecutor(2) as pool:
+        follower = pool.submit(last_event, job)
+        waiter = pool.submit(server.post, "/generate_masks", json={"session_id": session, **LONG})
+        server.wait_for(lambda: requests.get(f"{server.url}/backend_info", timeout=30).json()["jobs"]["running"] == 2)
+        click = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+        # The connection has a thread of the worker by now; then half of a click is on its way.
+        click.request("GET", "/health", headers={"Connection": "keep-alive"})
+        assert click.getresponse().read()
+        click.putrequest("POST", "/segment")
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body))}.items():
+            click.putheader(name, value)
+        click.endheaders()
+        click.send(body[:half])
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        click.send(body[half:])
+        answer = click.getresponse()
+        assert (answer.status, len(json.loads(answer.read())["results"])) == (200, 1)
+        told, refused = follower.result(), waiter.result()
+    assert (told["state"], told["error"]["code"]) == ("cancelled", "server_stopping")
+    assert (refused.status_code, refused.json()["code"]) == (503, "server_stopping")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert server.process.wait(60) == 0
+    assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_a_long_job_outlives_the_time_out_of_the_worker(serve, coins):
+    seconds = 4
+    server = serve("--timeout", str(seconds))
+    job = start_job(server, open_session(server, coins))
+    end = time.monotonic() + 2.5 * seconds
+    while time.monotonic() < end:
+        assert requests.get(job, timeout=30).json()["state"] == "running"
+        time.sleep(0.5)
+    assert requests.delete(job, timeout=30).json()["state"] in ("running", "cancelled")
+    assert server.stop() == 0
+    assert not [line for line in server.lines if "TIMEOUT" in line]
+    assert len([line for line in server.lines if "Booting worker" in line]) == 1
