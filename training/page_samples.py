@@ -16,8 +16,8 @@ FOLDER = ROOT / "sam_server" / "web" / "static" / "page" / "samples"
 # Held-out scenes, chosen by eye: kind and seed of training/scenes.py.
 SCENES = {"droplets": 1_000_000_002, "coins": 1_000_000_008}
 SIDE = 640
-THUMBNAIL = (300, 224)
-QUALITY, THUMBNAIL_QUALITY = 88, 70
+THUMBNAIL = 240  # pixels of the longer side
+QUALITY, THUMBNAIL_QUALITY = 88, 60
 
 
 def scene(kind: str, seed: int) -> Image.Image:
@@ -29,8 +29,8 @@ def save(picture: Image.Image, name: str) -> None:
     """Write a picture and its thumbnail."""
     picture.convert("RGB").save(FOLDER / f"{name}.jpg", quality=QUALITY, optimize=True)
     small = picture.convert("RGB")
-    small.thumbnail((THUMBNAIL[0], THUMBNAIL[0]))
-    small.save(FOLDER / f"thumb_{name}.jpg", quality=THUMBNAIL_QUALITY, optimize=True)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(FOLDER / f"thumb_{name}.webp", quality=THUMBNAIL_QUALITY, method=6)
 
 
 def main() -> None:

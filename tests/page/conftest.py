@@ -33,6 +33,7 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+COINS_SIZE = (384, 303)
 # How long a test waits for the page, in milliseconds; ten times what a quiet core needs.
 PATIENCE = 30_000
 REPORT = BackendReport(
@@ -189,7 +190,7 @@ class Desk:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        expect(self.find("#messages")).to_contain_text("encoded in")
+        expect(self.find("#messages")).to_contain_text("pixels, encoded")
         self.page.get_by_role("button", name="Close").first.click()
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -224,10 +225,41 @@ class Desk:
         self.find("#points").select_option(points)
         self.page.get_by_role("button", name="Find every mask").click()
 
+    def wait_masks(self) -> None:
+        """Wait until the search has ended and its masks are grouped; it computes for longer than a click."""
+        expect(self.find("#summary")).to_contain_text("masks", timeout=4 * PATIENCE)
+
+    def shot(self) -> np.ndarray:
+        """What the canvas shows: (H, W, 3) uint8."""
+        return np.asarray(Image.open(io.BytesIO(self.find("#canvas").screenshot())).convert("RGB"))
+
     def colours(self) -> int:
         """How many different colours the canvas shows."""
-        shot = Image.open(io.BytesIO(self.find("#canvas").screenshot())).convert("RGB")
-        return len(np.unique(np.asarray(shot).reshape(-1, 3), axis=0))
+        return len(np.unique(self.shot().reshape(-1, 3), axis=0))
+
+    def spot(self, x: float, y: float) -> tuple[float, float]:
+        """Share of the canvas where a place of the coins lies, while they are fitted."""
+        box = self.find("#canvas").bounding_box()
+        assert box is not None
+        scale = min((box["width"] - 32) / COINS_SIZE[0], (box["height"] - 32) / COINS_SIZE[1], 8)
+        return (
+            0.5 + (x - COINS_SIZE[0] / 2) * scale / box["width"],
+            0.5 + (y - COINS_SIZE[1] / 2) * scale / box["height"],
+        )
+
+    def tab_to(self, selector: str) -> None:
+        """Press Tab until an element has the focus."""
+        for _ in range(80):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"Tab never comes to {selector}")
+
+    def download(self, fmt: str) -> tuple[str, bytes]:
+        """Name and content of the file that a button of the exports gives."""
+        with self.page.expect_download() as caught:
+            self.find(f"[data-format={fmt}]").click()
+        return caught.value.suggested_filename, caught.value.path().read_bytes()
 
 
 @pytest.fixture
@@ -279,5 +311,5 @@ def with_coins(desk, coins) -> Desk:
 def with_masks(with_coins) -> Desk:
     """The page with masks of the coins found and grouped."""
     with_coins.find_masks()
-    expect(with_coins.find("#summary")).to_contain_text("masks")
+    with_coins.wait_masks()
     return with_coins

@@ -4,12 +4,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE_VERSION = "4.10.3"
 FIRST_PAINT_BYTES = 150_000
+FIRST_COLOUR = (230, 159, 0)  # of the first object
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
@@ -53,7 +56,7 @@ def test_nothing_serious_stands_in_anybodys_way(desk, coins, axe):
     expect(desk.find(".candidates button")).to_have_count(3)
     assert violations(desk, axe) == []
     desk.find_masks()
-    expect(desk.find("#summary")).to_contain_text("masks")
+    desk.wait_masks()
     assert violations(desk, axe) == []
     desk.find("#tab-export").click()
     assert violations(desk, axe) == []
@@ -78,12 +81,43 @@ def test_dark_and_light_follow_the_system(desk, dark):
 def test_a_phone_shows_it_all_without_scrolling_sideways(desk, coins):
     desk.open("coins.png", coins)
     assert desk.page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(desk.find("#hint")).to_contain_text("Tap a thing, hold to take away")
     box = desk.find("#canvas").bounding_box()
     desk.page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(desk.find(".candidates button")).to_have_count(3)
     desk.find("#tab-groups").click()
     expect(desk.page.get_by_role("button", name="Find every mask")).to_be_visible()
     assert desk.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def near(shot: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Where a picture shows a colour: (H, W) bool."""
+    return (np.abs(shot.astype(int) - colour).max(axis=-1) < 8).astype(np.uint8)
+
+
+def test_opacity_changes_masks_and_outlines_are_crisp_at_any_zoom(with_coins):
+    desk = with_coins
+    coin = desk.spot(154, 198)
+    before = desk.shot()
+    desk.click(*coin)
+    expect(desk.find(".candidates button")).to_have_count(3)
+    row, column = round(coin[1] * before.shape[0]), round(coin[0] * before.shape[1]) + 14  # beside the point's mark
+    half = desk.shot()
+    assert np.abs(half[row, column].astype(int) - before[row, column]).max() > 20
+    desk.find("#opacity").fill("0")
+    clear = desk.shot()
+    np.testing.assert_array_equal(clear[row, column], before[row, column])
+    outline = near(clear, FIRST_COLOUR)
+    ys, xs = np.nonzero(outline)
+    assert 0 < cv2.distanceTransform(outline, cv2.DIST_L2, 5).max() <= 2.5
+    desk.page.mouse.move(*desk.place(xs[0] / before.shape[1], ys[0] / before.shape[0]))
+    zoom = desk.find("#zoom").inner_text()
+    desk.page.mouse.wheel(0, -1500)
+    expect(desk.find("#zoom")).not_to_have_text(zoom)
+    assert int(desk.find("#zoom").inner_text().split()[0]) > 1000
+    outline = near(desk.shot(), FIRST_COLOUR)
+    assert outline.sum() > 20
+    assert cv2.distanceTransform(outline, cv2.DIST_L2, 5).max() <= 2.5
 
 
 def test_first_paint_is_light(browser, address):
@@ -111,4 +145,4 @@ def test_the_truth_is_told(desk):
     expect(desk.find("#truth")).to_contain_text("tiny · pytorch")
     expect(desk.find("#truth")).to_contain_text("cpu · fp32")
     expect(desk.find("#banner")).to_contain_text("The model tiny stands in for vit_h")
-    expect(desk.find("#banner")).to_contain_text("no checkpoint of vit_h could be downloaded")
+    expect(desk.find("#banner")).to_contain_text("No checkpoint of vit_h could be downloaded")

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -38,12 +39,9 @@ def test_right_click_and_shift_take_away_from_the_same_mask(with_coins):
     desk.click(0.6, 0.6, button="right")
     expect(desk.find(".candidates")).to_have_count(0)
     desk.click(0.4, 0.4, modifiers=["Shift"])
-    expect(desk.find("#undo")).to_be_enabled()
-    desk.page.wait_for_timeout(200)
     expect(facts(desk)).to_contain_text("predicted IoU")
     labels = [request["point_labels"] for request in desk.sent("segment")]
-    assert labels[:2] == [[1], [1, 0]]
-    assert labels[-1] == [1, 0, 0]
+    assert labels == [[1], [1, 0], [1, 0, 0]]
     assert desk.sent("segment")[1]["mask_id"]
 
 
@@ -103,18 +101,86 @@ def test_several_objects_with_names_and_colours(with_coins):
     expect(desk.find(".objects input")).to_have_value("Object 2")
 
 
-def test_an_outdated_request_is_given_up(with_coins, state):
+PLACES = [(0.45, 0.45), (0.55, 0.5), (0.5, 0.6)]
+
+
+def mask_file(desk) -> bytes:
+    """The mask of the object, as it is exported."""
+    desk.find("#tab-export").click()
+    content = desk.download("mask")[1]
+    desk.find("#tab-objects").click()
+    return content
+
+
+def test_fast_clicks_give_the_mask_of_slow_ones(with_coins, state):
     desk = with_coins
-    failed = []
-    desk.page.on("requestfailed", lambda request: failed.append(request.url))
+    for place in PLACES:
+        desk.click(*place)
+        expect(facts(desk)).to_contain_text("predicted IoU")
+    slow = mask_file(desk)
+    desk.page.get_by_role("button", name="Delete Object 1").click()
     with state.gate.enter():
-        desk.click(0.4, 0.4)
+        for place in PLACES:
+            desk.click(*place)
         expect(facts(desk)).to_have_text("…")
-        desk.click(0.6, 0.6)
-        desk.page.wait_for_timeout(100)
+        assert len(desk.sent("segment")) == 4
     expect(facts(desk)).to_contain_text("predicted IoU")
-    assert [url.rsplit("/", 1)[1] for url in failed] == ["segment"]
-    assert len(desk.sent("segment")[-1]["points"]) == 2
+    assert mask_file(desk) == slow
+    asked = [(body["points"], body["multimask_output"], "mask_id" in body) for body in desk.sent("segment")]
+    assert asked[3:] == asked[:3]
+    assert [with_mask for _, _, with_mask in asked[:3]] == [False, True, True]
+    # Every step has its mask, also those that were passed while they waited.
+    for _ in PLACES[1:]:
+        desk.find("#undo").click()
+        expect(facts(desk)).to_contain_text("predicted IoU")
+    assert len(desk.sent("segment")) == 6
+
+
+def given_up(desk) -> list[str]:
+    """Paths of requests that the page gives up from now on."""
+    failed = []
+    desk.page.on("requestfailed", lambda request: failed.append(request.url.rsplit("/", 1)[1]))
+    return failed
+
+
+def test_a_request_is_given_up_when_its_step_is_undone(with_coins, state):
+    desk = with_coins
+    failed = given_up(desk)
+    with state.gate.enter(), desk.page.expect_event("requestfailed"):
+        desk.click()
+        expect(facts(desk)).to_have_text("…")
+        desk.find("#undo").click()
+    expect(desk.find(".objects li")).to_have_count(0)
+    assert failed == ["segment"]
+    desk.find("#redo").click()
+    expect(facts(desk)).to_contain_text("predicted IoU")
+
+
+def test_a_box_gives_up_the_request_of_the_one_before(with_coins, state):
+    desk = with_coins
+    failed = given_up(desk)
+    with state.gate.enter(), desk.page.expect_event("requestfailed"):
+        desk.drag((0.4, 0.4), (0.6, 0.6))
+        expect(facts(desk)).to_have_text("…")
+        desk.drag((0.3, 0.3), (0.5, 0.5))
+    expect(facts(desk)).to_contain_text("predicted IoU")
+    assert failed == ["segment"]
+    first, second = desk.sent("segment")
+    assert first["box"] != second["box"]
+    assert "mask_id" not in second
+
+
+def test_another_picture_gives_up_the_requests_of_the_one_before(with_coins, state, to_file):
+    desk = with_coins
+    failed = given_up(desk)
+    with state.gate.enter(), desk.page.expect_event("requestfailed"):
+        desk.click()
+        expect(facts(desk)).to_have_text("…")
+        other = {"name": "other.png", "mimeType": "image/png", "buffer": to_file(np.zeros((40, 60, 3), np.uint8))}
+        desk.find("#file").set_input_files(other)
+    desk.wait_ready()
+    assert failed == ["segment"]
+    expect(desk.find(".objects li")).to_have_count(0)
 
 
 def test_a_forgotten_session_is_encoded_again_by_itself(with_coins, state):
@@ -126,7 +192,12 @@ def test_a_forgotten_session_is_encoded_again_by_itself(with_coins, state):
     desk.click(0.6, 0.6)
     expect(desk.find(".candidates")).to_have_count(0)
     expect(facts(desk)).to_contain_text("predicted IoU")
-    assert len({request["session_id"] for request in desk.sent("segment")}) == 2
+    first, refused, again, second = desk.sent("segment")
+    assert first["session_id"] == refused["session_id"] != again["session_id"] == second["session_id"]
+    # The clicks are made again, one by one, so that the mask is that of the same clicks.
+    assert again["points"] == first["points"]
+    assert second["points"] == refused["points"]
+    assert second["mask_id"]
     assert desk.find("#messages .message:not(.note)").count() == 0
 
 
@@ -146,11 +217,7 @@ def test_a_busy_server_is_waited_for(with_coins, state):
 def test_the_keyboard_is_enough(desk, coins):
     desk.open("coins.png", coins)
     keys = desk.page.keyboard
-    for _ in range(40):
-        keys.press("Tab")
-        if desk.page.evaluate("document.activeElement.id") == "canvas":
-            break
-    expect(desk.find("#canvas")).to_be_focused()
+    desk.tab_to("#canvas")
     keys.press("ArrowRight")
     keys.press("Enter")
     expect(desk.find(".candidates button")).to_have_count(3)

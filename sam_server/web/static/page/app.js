@@ -233,6 +233,7 @@ function connect() {
 }
 
 placeIcons();
+if (isTouched.matches) byId("start-title").textContent = "Take or choose a picture";
 listen();
 connect();
 buildGroups({ reveal, measureScale: () => setTool("scale") });

@@ -108,8 +108,9 @@ async function fromServer(format, kind, masks) {
   if (!isSet(kind)) {
     const id = await keepMasks(masks.map(maskOf));
     await askJson("group_masks", { mask_set_id: id, methods: [], ...realSize() });
-    const file = (await ask(`mask_sets/${id}?${query}`)).blob();
-    return format === "coco" ? nameCoco(await file, masks.map(({ name }) => name)) : file;
+    const file = await (await ask(`mask_sets/${id}?${query}`)).blob();
+    const names = masks.map(({ name }) => name);
+    return format === "coco" ? nameCoco(file, names) : format === "csv" ? nameCsv(file, names) : file;
   }
   const { set } = state.doc;
   const { method } = shownGrouping() ?? {};
@@ -136,6 +137,14 @@ async function nameCoco(file, names = null) {
     coco.annotations.forEach((annotation, number) => { annotation.category_id = categories.indexOf(names[number]) + 1; });
   }
   return new Blob([JSON.stringify(coco)], { type: "application/json" });
+}
+
+/** CSV with the names of objects after their numbers. */
+async function nameCsv(file, names) {
+  const [head, ...rows] = (await file.text()).split("\r\n");
+  const quoted = names.map((name) => `"${name.replaceAll('"', '""')}"`);
+  const named = rows.map((row, number) => (row ? row.replace(",", () => `,${quoted[number]},`) : row));
+  return new Blob([[head.replace(",", ",name,"), ...named].join("\r\n")], { type: "text/csv" });
 }
 
 function realSize() {

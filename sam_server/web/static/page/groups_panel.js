@@ -11,7 +11,7 @@ import { shownGrouping, state } from "./state.js";
 import { makeTable, markRows } from "./table.js";
 
 // Points along a side of the grid; without one the server takes its own number, and so with the numbers below.
-const SEARCHES = [["", "server's grid"], ["16", "16 × 16 points"], ["32", "32 × 32 points"], ["48", "48 × 48 points"], ["64", "64 × 64 points"]];
+const SEARCHES = [["", "default"], ["16", "16 × 16"], ["32", "32 × 32"], ["48", "48 × 48"], ["64", "64 × 64"]];
 // field of POST /generate_masks, label, what stands in the empty field, attributes
 const SHARE = { min: 0, max: 1, step: 0.01 };
 const OPTIONS = [
@@ -51,7 +51,9 @@ function searchForm() {
     Object.assign(given, { points_per_side: points.value ? Number(points.value) : NaN, crop_n_layers: crops.checked ? 1 : NaN });
     findMasks(Object.fromEntries(Object.entries(given).filter(([, value]) => !Number.isNaN(value))));
   };
-  const form = el("form", { class: "stack", onsubmit: send }, el("div", { class: "line" }, el("label", { for: "points" }, "Search"), points, parts.find), details);
+  const says = "Points of the grid that is searched; more find smaller things";
+  const line = el("div", { class: "line" }, el("label", { for: "points", title: says }, "Points"), points, parts.find);
+  const form = el("form", { class: "stack", onsubmit: send }, line, details);
   // A field that is refused has to be seen.
   form.addEventListener("invalid", () => { details.open = true; }, true);
   return form;
@@ -125,30 +127,38 @@ async function showChoice() {
   const { set, choice } = state.doc;
   if (!set || !choice) {
     const text = state.picture ? "Finds every mask of the picture, then groups and measures them." : "Open a picture first.";
+    parts.source = null;
     return parts.choice.replaceChildren(el("p", { class: "empty" }, text));
   }
   const offered = await loadChoices();
+  // The lists stay while only their values change, so that they can be typed into.
+  if (!parts.source) {
+    parts.source = sourceSelect(offered);
+    parts.method = el("select", { id: "method", onchange: () => state.step({ method: parts.method.value }) });
+    parts.methodLine = el("div", { class: "line" }, el("label", { for: "method" }, "Shown by"), parts.method);
+    parts.says = el("p", { class: "quiet small" });
+    const line = el("div", { class: "line" }, el("label", { for: "choice" }, "Group by"), parts.source);
+    parts.choice.replaceChildren(line, parts.methodLine, parts.says);
+  }
+  const [kind, name] = choice.source.split(":");
+  parts.source.value = choice.source;
+  parts.says.textContent = offered[`${kind}s`][name].summary;
+  const methods = choice.methods.map(({ method }) => method);
+  parts.methodLine.hidden = methods.length < 2;
+  if ([...parts.method.options].map(({ value }) => value).join() !== methods.join()) {
+    parts.method.replaceChildren(...methods.map((method) => el("option", { value: method }, method)));
+  }
+  parts.method.value = methods.includes(state.doc.method) ? state.doc.method : methods[0];
+}
+
+function sourceSelect(offered) {
   const option = (kind) => ([name, { summary }]) => el("option", { value: `${kind}:${name}`, title: summary }, name);
   const select = el(
     "select", { id: "choice", onchange: () => startFrom(select.value) },
     el("optgroup", { label: "Presets" }, ...Object.entries(offered.presets).map(option("preset"))),
     el("optgroup", { label: "One method" }, ...Object.entries(offered.methods).map(option("method"))),
   );
-  select.value = choice.source;
-  const [kind, name] = choice.source.split(":");
-  const rows = [el("div", { class: "line" }, el("label", { for: "choice" }, "Group by"), select)];
-  const methods = state.grouping?.groupings.map(({ method }) => method) ?? [];
-  if (methods.length > 1) rows.push(methodSelect(methods));
-  rows.push(el("p", { class: "quiet small" }, offered[`${kind}s`][name].summary));
-  const focused = document.activeElement?.id;
-  parts.choice.replaceChildren(...rows);
-  if (["choice", "method"].includes(focused)) byId(focused)?.focus();
-}
-
-function methodSelect(methods) {
-  const select = el("select", { id: "method", onchange: () => state.step({ method: select.value }) }, ...methods.map((name) => el("option", { value: name }, name)));
-  select.value = shownGrouping().method;
-  return el("div", { class: "line" }, el("label", { for: "method" }, "Shown by"), select);
+  return select;
 }
 
 function showSummary() {

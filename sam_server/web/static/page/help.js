@@ -1,13 +1,14 @@
 // Every key of the page: what it does, and what help says of it.
 
 import { el } from "./dom.js";
+import { icon } from "./icons.js";
 
 // keys as the page names them; action of app.js, or none where the picture itself handles the key; what it does
 export const KEYS = [
   { keys: ["o"], action: "open", says: "Open a picture" },
-  { keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], says: "Move the cursor on the picture; with Ctrl by a pixel, with Shift the picture moves", shown: "arrows" },
-  { keys: ["Enter"], says: "Click at the cursor: foreground, or pick", shown: "Enter" },
-  { keys: ["x"], says: "Click at the cursor: background" },
+  { keys: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], says: "Move the cursor; Ctrl: by a pixel, Shift: the picture", shown: "arrows" },
+  { keys: ["Enter"], says: "Foreground at the cursor, or pick; Ctrl: the mask alone" },
+  { keys: ["x"], says: "Background at the cursor" },
   { keys: ["b"], says: "Begin and end a box at the cursor" },
   { keys: ["c"], action: "nextCandidate", says: "Next candidate of the mask" },
   { keys: ["n"], action: "newObject", says: "New object" },
@@ -19,7 +20,7 @@ export const KEYS = [
   { keys: ["s"], action: "segment", says: "Tool: segment" },
   { keys: ["v"], action: "select", says: "Tool: pick" },
   { keys: ["h"], action: "pan", says: "Tool: move" },
-  { keys: ["l"], action: "scale", says: "Tool: scale, a line from Enter to Enter" },
+  { keys: ["l"], action: "scale", says: "Tool: scale, from Enter to Enter" },
   { keys: ["+", "="], action: "zoomIn", says: "Zoom in" },
   { keys: ["-"], action: "zoomOut", says: "Zoom out" },
   { keys: ["0"], action: "fit", says: "Fit the picture" },
@@ -30,18 +31,22 @@ export const KEYS = [
 ];
 
 const MOUSE = [
-  ["click", "foreground; in a found set, the mask's group"], ["right click, Shift+click", "background"],
-  ["drag", "a box"], ["wheel, pinch", "zoom"], ["Space + drag, middle button, two fingers", "move the picture"],
+  [["click", "tap"], "Foreground; in a found set, the mask's group"],
+  [["right click", "Shift+click", "hold"], "Background"],
+  [["drag"], "A box"],
+  [["wheel", "pinch"], "Zoom"],
+  [["Space+drag", "two fingers"], "Move the picture"],
 ];
 
 /** Show mouse and keys. */
 export function help(dialog) {
-  const name = ({ keys, shown }) => shown ?? keys.map((key) => (key.length === 1 ? key.toUpperCase() : key.replace("z", "Z").replace("y", "Y"))).join(", ");
-  const row = ([what, says]) => [el("dt", {}, el("kbd", {}, what)), el("dd", {}, says)];
+  const name = (key) => (key.length === 1 ? key.toUpperCase() : key.replace(/[yz]$/, (letter) => letter.toUpperCase()));
+  const row = (names, says) => el("div", {}, el("dt", {}, ...names.map((each) => el("kbd", {}, each))), el("dd", {}, says));
+  const rows = [...MOUSE, ...KEYS.map(({ keys, shown, says }) => [shown ? [shown] : keys.map(name), says])];
+  const close = el("button", { class: "plain", "aria-label": "Close" }, icon("close"));
   dialog.replaceChildren(
-    el("h2", { id: "dialog-title" }, "Mouse and keys"),
-    el("dl", {}, ...MOUSE.flatMap(row), ...KEYS.flatMap((key) => row([name(key), key.says]))),
-    el("form", { method: "dialog" }, el("button", { class: "primary" }, "Close")),
+    el("form", { method: "dialog", class: "row" }, el("h2", { id: "dialog-title", class: "grow" }, "Mouse and keys"), close),
+    el("dl", { class: "keys" }, ...rows.map(([names, says]) => row(names, says))),
   );
   dialog.showModal();
 }

@@ -21,6 +21,9 @@ export function say(title, text = "", { bad = false } = {}) {
   if (!bad) setTimeout(() => message.remove(), NOTE_SECONDS * 1000);
 }
 
+// Words begin a sentence; names of fields stay as they are written.
+const sentence = (text) => (/^[a-z]+[ ,]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text);
+
 /** Say an error in the server's words; an outdated request is none. */
 export function complain(what, error) {
   if (error?.name === "AbortError") return;
@@ -29,7 +32,7 @@ export function complain(what, error) {
     return;
   }
   const request = error.requestId ? ` (request ${error.requestId})` : "";
-  say(what, `${error.message}${request}`, { bad: true });
+  say(what, `${sentence(error.message)}${request}`, { bad: true });
 }
 
 /**
@@ -67,7 +70,7 @@ export async function tellTruth() {
     const standIn = info.model_type === info.requested_model_type
       ? `Not what was asked for (${wish}).`
       : `The model ${info.model_type} stands in for ${info.requested_model_type}: masks are less exact.`;
-    byId("banner").replaceChildren(el("strong", {}, standIn), info.fallback_reason);
+    byId("banner").replaceChildren(el("strong", {}, standIn), sentence(info.fallback_reason));
     byId("banner").hidden = false;
   }
   return info;

@@ -54,7 +54,7 @@ function facts(object) {
   const diameter = Math.sqrt((4 * mask.area) / Math.PI) * pixelSize;
   return el(
     "p", { class: "facts number" },
-    `⌀ ${short(diameter)} ${unit} · area ${short(mask.area * pixelSize ** 2)} ${unit}² · predicted IoU ${mask.predicted_iou.toFixed(2)}`,
+    `⌀ ${short(diameter)} ${unit} · ${short(mask.area * pixelSize ** 2)} ${unit}² · predicted IoU ${mask.predicted_iou.toFixed(2)}`,
   );
 }
 

@@ -30,7 +30,7 @@ export async function open(source, name) {
     const { width, height, scaling } = session;
     if (image === local) Object.assign(state.picture, { sessionId: session.session_id, scaling });
     else show({ name, source, image, width, height, scaling, sessionId: session.session_id });
-    say("Ready", `${width} × ${height} pixels, encoded in ${seconds.toFixed(1)} s${session.cached ? " (known before)" : ""}`);
+    say("Ready", `${width} × ${height} pixels, encoded ${session.cached ? "before" : `in ${seconds.toFixed(1)} s`}`);
     state.tell("picture");
     state.tell("ready");
   } catch (error) {

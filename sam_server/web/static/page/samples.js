@@ -4,14 +4,14 @@ import { complain } from "./messages.js";
 import { el } from "./dom.js";
 
 const SAMPLES = [
-  { file: "droplets.jpg", name: "Droplets", by: "drawn", alt: "Drawn droplets of two sizes" },
-  { file: "coins.jpg", name: "Coins", by: "drawn", alt: "Drawn coins on cloth" },
-  { file: "coffee.jpg", name: "Coffee", by: "Rachel Michetti, CC0", alt: "A cup of coffee on a wooden table" },
+  { file: "droplets.jpg", thumbnail: "thumb_droplets.webp", name: "Droplets", by: "drawn", alt: "Drawn droplets of two sizes" },
+  { file: "coins.jpg", thumbnail: "thumb_coins.webp", name: "Coins", by: "drawn", alt: "Drawn coins on cloth" },
+  { file: "coffee.jpg", thumbnail: "thumb_coffee.webp", name: "Coffee", by: "photo, CC0", alt: "A cup of coffee on a wooden table, by Rachel Michetti" },
 ];
 
 /** Fill a list with the samples; `open` takes a blob and its name. */
 export function loadSamples(list, open) {
-  for (const { file, name, by, alt } of SAMPLES) {
+  for (const { file, thumbnail, name, by, alt } of SAMPLES) {
     const take = async () => {
       try {
         const answer = await fetch(`page/samples/${file}`);
@@ -21,7 +21,7 @@ export function loadSamples(list, open) {
         complain("The sample could not be loaded", error);
       }
     };
-    const thumbnail = el("img", { src: `page/samples/thumb_${file}`, alt, width: 150, height: 112 });
-    list.append(el("li", {}, el("button", { type: "button", "data-sample": file, onclick: take }, thumbnail, el("span", {}, name, el("small", {}, by)))));
+    const picture = el("img", { src: `page/samples/${thumbnail}`, alt, width: 150, height: 112 });
+    list.append(el("li", {}, el("button", { type: "button", "data-sample": file, onclick: take }, picture, el("span", {}, name, el("small", {}, by)))));
   }
 }

@@ -9,7 +9,7 @@ export function askLength({ x1, y1, x2, y2 }, done) {
   const dialog = byId("dialog");
   const { unit: old } = state.doc.scale;
   const length = el("input", { type: "number", id: "length", min: 0, step: "any", required: true });
-  const unit = el("input", { type: "text", id: "length-unit", maxLength: 16, required: true, value: old === "px" ? "µm" : old });
+  const unit = el("input", { type: "text", id: "length-unit", maxLength: 16, required: true, size: 6, value: old === "px" ? "µm" : old });
   const use = () => {
     if (!(length.valueAsNumber > 0) || !unit.value.trim()) return;
     state.step({ scale: { pixelSize: length.valueAsNumber / pixels, unit: unit.value.trim() } });
@@ -20,8 +20,8 @@ export function askLength({ x1, y1, x2, y2 }, done) {
     el("h2", { id: "dialog-title" }, "How long is this line?"),
     el("p", { class: "quiet" }, `It is ${short(pixels)} pixels long.`),
     el("div", { class: "row" }, el("label", { for: "length" }, "Length"), length, el("label", { for: "length-unit" }, "in"), unit),
-    el("div", { class: "row" }, el("button", { class: "primary" }, "Use it"),
-      el("button", { type: "button", onclick: () => dialog.close() }, "Cancel")),
+    el("div", { class: "row actions" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+      el("button", { class: "primary" }, "Use it")),
   ));
   dialog.showModal();
   length.focus();
