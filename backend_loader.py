@@ -168,7 +168,7 @@ def candidates(
         config, installed, tiny_dir: as in `choose_backend`.
     """
     engines = installed_backends() if installed is None else installed
-    for candidate in _by_files(config, tiny_dir):
+    for candidate in _by_files(config, tiny_dir, engines):
         problem = candidate.problem
         if problem is None and candidate.backend not in engines:
             problem = f"{_names(candidate.files)} cannot run: {ENGINE_HINTS[candidate.backend]}"
@@ -179,32 +179,44 @@ def candidates(
             yield candidate
 
 
-def _by_files(config: SamConfig, tiny_dir: Path) -> Iterator[Candidate]:
+def _by_files(config: SamConfig, tiny_dir: Path, engines: frozenset[str]) -> Iterator[Candidate]:
     """The candidates by the files alone."""
     if config.checkpoint is not None:
         yield Candidate(Step.CHECKPOINT, "pytorch", config.model_type, (config.checkpoint,))
         return
     prefer_pytorch = config.backend == "pytorch"
     if config.model_type != TINY:
-        exported = [_exported(config, config.model_type, Step.ONNX_FILES, (config.onnx_dir,))]
+        exported = [_exported(config, config.model_type, Step.ONNX_FILES, config.onnx_dir)]
         checkpoints = _checkpoints(config)
         yield from [*checkpoints, *exported] if prefer_pytorch else [*exported, *checkpoints]
+    yield from _tiny(config, tiny_dir, "pytorch" in engines)
+
+
+def _tiny(config: SamConfig, tiny_dir: Path, has_torch: bool) -> list[Candidate]:
+    """The model that ships: ONNX files of it that the user made, its checkpoint, and the ONNX files that ship."""
     step = Step.ONNX_FILES if config.model_type == TINY else Step.TINY_MODEL
-    tiny = [_exported(config, TINY, step, (config.onnx_dir, tiny_dir)), _shipped(tiny_dir)]
-    # That a stand-in has no ONNX files is no reason for anything.
-    tiny = [candidate for candidate in tiny if candidate.files or config.model_type == TINY]
-    yield from reversed(tiny) if prefer_pytorch else tiny
+    made = _exported(config, TINY, step, config.onnx_dir)
+    shipped = _exported(config, TINY, Step.TINY_MODEL, tiny_dir)
+    checkpoint = _shipped(tiny_dir)
+    if config.backend == "pytorch":
+        order = [checkpoint, made, shipped]
+    elif config.backend == "onnx" or not has_torch:
+        order = [made, shipped, checkpoint]
+    else:  # torch may have the GPU that the engines of the files that ship do not have
+        order = [made, checkpoint, shipped]
+    # That there are no ONNX files of it is a reason for what runs only where they were asked for.
+    asked = config.model_type == TINY and config.backend == "onnx"
+    return [candidate for candidate in order if candidate.files or (asked and candidate is shipped)]
 
 
-def _exported(config: SamConfig, model_type: str, step: Step, directories: Sequence[Path]) -> Candidate:
-    """Encoder and decoder as ONNX files, in the first of `directories` that has any."""
-    for directory in directories:
-        files = tuple(directory / f"sam_{model_type}_{part}.onnx" for part in ("encoder", "decoder"))
-        missing = [file for file in files if not file.is_file()]
-        if not missing:
-            return Candidate(step, "onnx", model_type, files)
-        if len(missing) < len(files):
-            return Candidate(step, "onnx", model_type, files, f"{shown_path(missing[0])} is missing", ignored=True)
+def _exported(config: SamConfig, model_type: str, step: Step, directory: Path) -> Candidate:
+    """Encoder and decoder as ONNX files of a directory."""
+    files = tuple(directory / f"sam_{model_type}_{part}.onnx" for part in ("encoder", "decoder"))
+    missing = [file for file in files if not file.is_file()]
+    if not missing:
+        return Candidate(step, "onnx", model_type, files)
+    if len(missing) < len(files):
+        return Candidate(step, "onnx", model_type, files, f"{shown_path(missing[0])} is missing", ignored=True)
     return Candidate(step, "onnx", model_type, (), f"no ONNX files of {model_type} in {shown_path(config.onnx_dir)}")
 
 

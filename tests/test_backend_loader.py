@@ -165,6 +165,34 @@ def test_engines_that_are_not_installed(
         assert "installed" in str(choice.fallback_reason)
 
 
+@pytest.mark.parametrize(
+    ("installed", "backend", "expected"),
+    [
+        (BOTH, "auto", ("pytorch", None)),  # torch may have a GPU
+        (BOTH, "pytorch", ("pytorch", None)),
+        (BOTH, "onnx", ("onnx", None)),
+        ({"onnx"}, "auto", ("onnx", None)),
+        ({"onnx"}, "pytorch", ("onnx", "torch is not installed")),
+        ({"pytorch"}, "onnx", ("pytorch", "neither onnxruntime nor openvino is installed")),
+    ],
+)
+def test_onnx_files_of_the_model_that_ships(
+    config: SamConfig, tiny_dir: Path, installed: set[str], backend: str, expected: tuple[str, str | None]
+) -> None:
+    for part in ("encoder", "decoder"):
+        (tiny_dir / f"sam_tiny_{part}.onnx").write_bytes(b"not a graph")
+    config = replace(config, model_type="tiny", backend=backend)
+    choice = choose_backend(config, frozenset(installed), tiny_dir)
+    assert choice.backend == expected[0]
+    assert choice.files[0].parent == tiny_dir
+    assert choice.fallback_reason is None if expected[1] is None else expected[1] in str(choice.fallback_reason)
+
+    put_onnx(config, "tiny", "encoder", "decoder")  # those that somebody made go first
+    choice = choose_backend(config, frozenset(installed), tiny_dir)
+    if "onnx" in installed and backend != "pytorch":
+        assert (choice.backend, choice.files[0].parent) == ("onnx", config.onnx_dir)
+
+
 def test_engines_of_this_environment() -> None:
     assert installed_backends() == BOTH
 
