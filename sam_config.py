@@ -9,19 +9,30 @@ import dataclasses
 import difflib
 import logging
 import os
-import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 
 from sam_server.logs import FORMATS as LOG_FORMATS
 from sam_server.network.variants import VARIANTS
+from sam_server.setting_kinds import (
+    FLAG,
+    REDIS_URL,
+    URL,
+    Kind,
+    byte_count,
+    choice,
+    integer,
+    seconds,
+    text_of,
+    words,
+    words_of,
+)
 from sam_server.web.keys import HASHED, hash_key, hashed
 
 logger = logging.getLogger(__name__)
@@ -35,38 +46,11 @@ PREFIX = "SAM_"
 # Random bytes of an API key that this makes.
 KEY_BYTES = 32
 
-TRUE_WORDS = ("true", "1", "yes", "on")
-FALSE_WORDS = ("false", "0", "no", "off")
-BYTE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A setting that cannot be followed; one line that names the variable, its value and the options."""
-
-
-@dataclass(frozen=True)
-class Kind(Generic[T]):
-    """What a setting's text may be.
-
-    Attributes:
-        parse: text to value; raises ValueError.
-        options: what may be written, in words.
-        show: value to text; `parse` reads it back.
-    """
-
-    parse: Callable[[str], T]
-    options: str
-    show: Callable[[T], str] = str
-
-
-def _flag(text: str) -> bool:
-    if text.lower() in TRUE_WORDS:
-        return True
-    if text.lower() in FALSE_WORDS:
-        return False
-    raise ValueError(text)
 
 
 def _path(text: str) -> Path:
@@ -80,26 +64,8 @@ def shown_path(path: Path | None) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(text)
-    return text
-
-
-def _redis_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ValueError(text)
-    return text
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
-
-
 def _keys(text: str) -> tuple[str, ...]:
-    return tuple(hashed(word) for word in _words(text))
+    return tuple(hashed(word) for word in words(text))
 
 
 def _limits(text: str) -> str:
@@ -110,68 +76,8 @@ def _limits(text: str) -> str:
     return text
 
 
-def _choice(*options: str) -> Kind[str]:
-    def parse(text: str) -> str:
-        if text.lower() not in options:
-            raise ValueError(text)
-        return text.lower()
-
-    return Kind(parse, ", ".join(options))
-
-
-def _text(options: str) -> Kind[str]:
-    return Kind(str, options)
-
-
-def _integer(low: int, high: int) -> Kind[int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if not low <= number <= high:
-            raise ValueError(text)
-        return number
-
-    return Kind(parse, f"{low} to {high}")
-
-
-def _seconds(low: float) -> Kind[float]:
-    def parse(text: str) -> float:
-        number = float(text)
-        if not low <= number < float("inf"):
-            raise ValueError(text)
-        return number
-
-    return Kind(parse, f"seconds, at least {low:g}", "{:g}".format)
-
-
-def _byte_count(low: int) -> Kind[int]:
-    def parse(text: str) -> int:
-        found = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
-        if found is None:
-            raise ValueError(text)
-        number = int(found[1]) * BYTE_UNITS[found[2]]
-        if number < low:
-            raise ValueError(text)
-        return number
-
-    return Kind(parse, f"bytes, or with K, M or G (of 1024), at least {_show_bytes(low)}", _show_bytes)
-
-
-def _show_bytes(count: int) -> str:
-    for unit in ("G", "M", "K"):
-        if count and count % BYTE_UNITS[unit] == 0:
-            return f"{count // BYTE_UNITS[unit]}{unit}"
-    return str(count)
-
-
-REDIS_URL: Kind[str | None] = Kind(_redis_url, "redis:// or rediss:// URL", lambda value: value or "")
-FLAG = Kind(_flag, "true, false", lambda value: str(value).lower())
 DIRECTORY: Kind[Path] = Kind(_path, "directory", shown_path)
 FILE: Kind[Path | None] = Kind(_path, "file", shown_path)
-URL: Kind[str | None] = Kind(_url, "http or https URL", lambda value: value or "")
-
-
-def _list(options: str) -> Kind[tuple[str, ...]]:
-    return Kind(_words, options, ",".join)
 
 
 def _setting(kind: Kind[T], default: T, help: str, *, secret: bool = False) -> T:
@@ -185,14 +91,14 @@ class SamConfig:
     """Every setting: the field NAME is read from the variable SAM_NAME. Relative paths start at the repository."""
 
     # What runs.
-    backend: str = _setting(_choice("pytorch", "onnx", "auto"), "auto", "Which backend runs; auto takes what is there.")
-    model_type: str = _setting(_choice(*VARIANTS), "vit_h", "Which model runs; tiny ships with the project.")
+    backend: str = _setting(choice("pytorch", "onnx", "auto"), "auto", "Which backend runs; auto takes what is there.")
+    model_type: str = _setting(choice(*VARIANTS), "vit_h", "Which model runs; tiny ships with the project.")
     use_gpu: bool = _setting(FLAG, True, "Use a GPU where one works.")
     performance_mode: bool = _setting(
         FLAG, False, "Coarser automatic masks and the fastest precision the hardware has."
     )
     precision: str = _setting(
-        _choice("auto", "fp32", "bf16", "fp16", "int8"), "auto", "Number format of the network; int8 is for ONNX only."
+        choice("auto", "fp32", "bf16", "fp16", "int8"), "auto", "Number format of the network; int8 is for ONNX only."
     )
     torch_compile: bool = _setting(
         FLAG, False, "Let torch.compile make kernels for PyTorch's image encoder, for half a minute at the start."
@@ -209,9 +115,9 @@ class SamConfig:
     offline: bool = _setting(FLAG, False, "Never download a checkpoint.")
     checkpoint_mirror: str | None = _setting(URL, None, "Server that has the checkpoints under their own names.")
     # HTTP.
-    host: str = _setting(_text("address"), "127.0.0.1", "Address to listen on; 0.0.0.0 is every one of this machine.")
-    port: int = _setting(_integer(1, 65535), 5000, "Port to listen on.")
-    threads: int = _setting(_integer(1, 1024), 16, "Requests that are handled at once.")
+    host: str = _setting(text_of("address"), "127.0.0.1", "Address to listen on; 0.0.0.0 is every one of this machine.")
+    port: int = _setting(integer(1, 65535), 5000, "Port to listen on.")
+    threads: int = _setting(integer(1, 1024), 16, "Requests that are handled at once.")
     api_keys: tuple[str, ...] = _setting(
         Kind(_keys, f"keys or {HASHED}HEX, separated by commas", ",".join),
         (),
@@ -224,16 +130,16 @@ class SamConfig:
         "Requests of one key, or of one address where there are no keys; no limit if empty.",
     )
     trusted_proxies: int = _setting(
-        _integer(0, 10), 0, "Proxies in front of the server whose X-Forwarded-For tells the client's address."
+        integer(0, 10), 0, "Proxies in front of the server whose X-Forwarded-For tells the client's address."
     )
     cors_origins: tuple[str, ...] = _setting(
-        _list("origins, separated by commas"), (), "Origins whose web pages may call the server; * is all of them."
+        words_of("origins, separated by commas"), (), "Origins whose web pages may call the server; * is all of them."
     )
     metrics: str = _setting(
-        _choice("key", "open", "off"), "key", "Who may read /metrics: whoever has an API key, everybody, or nobody."
+        choice("key", "open", "off"), "key", "Who may read /metrics: whoever has an API key, everybody, or nobody."
     )
-    log_format: str = _setting(_choice(*LOG_FORMATS), "text", "Log lines for people or for machines.")
-    log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
+    log_format: str = _setting(choice(*LOG_FORMATS), "text", "Log lines for people or for machines.")
+    log_level: str = _setting(choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
     # Several servers that work together.
     redis_url: str | None = _setting(
         REDIS_URL,
@@ -242,53 +148,53 @@ class SamConfig:
         secret=True,
     )
     redis_prefix: str = _setting(
-        _text("text"), "sam:", "Start of every key in Redis, so that several installations share one."
+        text_of("text"), "sam:", "Start of every key in Redis, so that several installations share one."
     )
     jobs: str = _setting(
-        _choice("auto", "process", "celery"),
+        choice("auto", "process", "celery"),
         "auto",
         "Where long jobs run: in the server, on Celery workers, or on workers while one is alive.",
     )
     # Bounds.
     cache_bytes: int = _setting(
-        _byte_count(1 << 20), 1 << 30, "Memory that sessions take together: pictures, embeddings, masks."
+        byte_count(1 << 20), 1 << 30, "Memory that sessions take together: pictures, embeddings, masks."
     )
-    session_ttl: float = _setting(_seconds(1), 3600.0, "Time until a session that nobody uses is forgotten.")
-    max_upload_bytes: int = _setting(_byte_count(1 << 10), 64 << 20, "Size of one picture's file.")
-    max_pixels: int = _setting(_integer(1, 1_000_000_000), 50_000_000, "Width times height of one picture.")
-    max_prompts: int = _setting(_integer(1, 100_000), 256, "Prompts in one call.")
-    max_points: int = _setting(_integer(1, 100_000), 1000, "Points in one prompt.")
-    concurrency: int = _setting(_integer(1, 64), 1, "Computations of the model at once.")
+    session_ttl: float = _setting(seconds(1), 3600.0, "Time until a session that nobody uses is forgotten.")
+    max_upload_bytes: int = _setting(byte_count(1 << 10), 64 << 20, "Size of one picture's file.")
+    max_pixels: int = _setting(integer(1, 1_000_000_000), 50_000_000, "Width times height of one picture.")
+    max_prompts: int = _setting(integer(1, 100_000), 256, "Prompts in one call.")
+    max_points: int = _setting(integer(1, 100_000), 1000, "Points in one prompt.")
+    concurrency: int = _setting(integer(1, 64), 1, "Computations of the model at once.")
     queue_length: int = _setting(
-        _integer(0, 10_000), 64, "Computations that may wait for the model; the next one gets 503."
+        integer(0, 10_000), 64, "Computations that may wait for the model; the next one gets 503."
     )
-    queue_timeout: float = _setting(_seconds(0.1), 60.0, "Time that one may wait before it gets 503.")
+    queue_timeout: float = _setting(seconds(0.1), 60.0, "Time that one may wait before it gets 503.")
     job_workers: int = _setting(
-        _integer(1, 64), 2, "Jobs that run at once in this process; each computation still waits for its turn."
+        integer(1, 64), 2, "Jobs that run at once in this process; each computation still waits for its turn."
     )
-    job_queue_length: int = _setting(_integer(0, 10_000), 16, "Jobs that may wait; the next one gets 503.")
-    jobs_kept: int = _setting(_integer(1, 1_000_000), 1000, "Ended jobs whose outcome is kept.")
+    job_queue_length: int = _setting(integer(0, 10_000), 16, "Jobs that may wait; the next one gets 503.")
+    jobs_kept: int = _setting(integer(1, 1_000_000), 1000, "Ended jobs whose outcome is kept.")
     event_streams: int = _setting(
-        _integer(1, 1024), 8, "Clients that may follow a job at once; each takes one of SAM_THREADS."
+        integer(1, 1024), 8, "Clients that may follow a job at once; each takes one of SAM_THREADS."
     )
     request_deadline: float = _setting(
-        _seconds(0.1),
+        seconds(0.1),
         120.0,
         "Time after which no computation of a request is begun any more; it gets 503. Jobs have no deadline.",
     )
     encode_batch: int = _setting(
-        _integer(0, 64),
+        integer(0, 64),
         0,
         "Pictures that are encoded together where they wait at the same time; 0 is 4 for PyTorch on CUDA, else 1.",
     )
     stuck_after: float = _setting(
-        _seconds(1), 600.0, "Time after which a computation that does not end makes /health fail."
+        seconds(1), 600.0, "Time after which a computation that does not end makes /health fail."
     )
     graceful_timeout: int = _setting(
-        _integer(1, 86_400), 30, "Seconds that running requests get to finish once the server is asked to stop."
+        integer(1, 86_400), 30, "Seconds that running requests get to finish once the server is asked to stop."
     )
     intra_op_threads: int = _setting(
-        _integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."
+        integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."
     )
 
 
