@@ -36,12 +36,13 @@ COPY sam_server sam_server
 COPY model/tiny model/tiny
 RUN python -m compileall -q .
 
-# An environment without pip, for it is copied as it is.
+# An environment without pip, for it is copied as it is. pip's cache is mounted, and no part of the layer.
 FROM base AS packages-cpu
 COPY requirements-base.txt requirements-onnx.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+# hadolint ignore=DL3042
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --requirement requirements-onnx.txt \
+    && pip --python /opt/venv/bin/python install --cache-dir /var/cache/pip --requirement requirements-onnx.txt \
     # A twelfth of it all is the packages' own tests.
     && find /opt/venv -type d -name tests -prune -exec rm -r {} +
 
@@ -49,9 +50,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # On an nvidia/cuda image they would be there twice.
 FROM base AS packages-cuda
 COPY requirements-base.txt requirements-gpu.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+# hadolint ignore=DL3042
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --requirement requirements-gpu.txt
+    && pip --python /opt/venv/bin/python install --cache-dir /var/cache/pip --requirement requirements-gpu.txt
 
 FROM base AS cuda
 COPY --from=packages-cuda /opt/venv /opt/venv
