@@ -51,7 +51,7 @@ PRESETS: dict[str, Preset] = {
                 max_picture_share=0.5,
                 max_duplicate_iou=0.7,
                 prefer_round=True,
-                max_nested_ratio=0.35,
+                max_nested_ratio=0.2,
                 min_pixels=MIN_PIXELS,
             ),
             (SizeParameters(max_classes=2, max_cv=MAX_CV), DropletParameters(min_satellite_overlap=0.8)),

@@ -55,7 +55,7 @@ def from_crop(mask: CroppedMask) -> MultiPolygon:
     if mask.area == 0:
         return []
     count, labels = cv2.connectedComponents(mask.pixels.view(np.uint8), connectivity=4)
-    padded = np.pad(labels, 1)
+    padded = np.pad(labels, 1).astype(np.int64)
     diagonal = _diagonals(padded > 0)
     horizontal, vertical = _horizontal_edges(padded, diagonal), _vertical_edges(padded, diagonal)
     # A corner joins one horizontal and one vertical edge, so each kind finds its successor among the other.
