@@ -128,6 +128,19 @@ def test_claims_are_there(resources, pods):
                 assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in resources
 
 
+def test_conversion_fills_the_volume_of_the_servers(resources, container, stages):
+    job = yaml.safe_load((FOLDER / "convert.yaml").read_text())
+    kubernetes_validate.validate(job, "1.37", strict=True)
+    pod = job["spec"]["template"]["spec"]
+    assert ("PersistentVolumeClaim", pod["volumes"][0]["persistentVolumeClaim"]["claimName"]) in resources
+    own = pod["containers"][0]
+    assert own["volumeMounts"][0]["mountPath"] in stages["cuda"].values("VOLUME")
+    # The other image has no torch, which a conversion needs.
+    assert own["image"].endswith(":cuda")
+    assert own["image"].split(":")[0] == container["image"].split(":")[0]
+    assert (ROOT / own["command"][1]).is_file()
+
+
 def test_server_and_worker_have_a_gpu_each_or_none(resources):
     for name in ("mask-grouping-server", "mask-grouping-worker"):
         container = resources["Deployment", name]["spec"]["template"]["spec"]["containers"][0]
