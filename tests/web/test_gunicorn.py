@@ -44,7 +44,7 @@ class Served:
     def lines(self) -> list[str]:
         return self._log.read_text().splitlines()
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self._log.read_text()
@@ -54,7 +54,7 @@ class Served:
     def is_ready(self) -> bool:
         try:
             return requests.get(f"{self.url}/ready", timeout=10).status_code == 200
-        except (requests.ConnectionError, requests.Timeout):
+        except requests.RequestException:
             return False
 
     def post(self, path: str, **options) -> requests.Response:
@@ -163,10 +163,10 @@ def test_a_server_that_is_asked_to_stop_answers_what_has_begun(serve, coins):
 
 
 def test_a_long_job_outlives_the_time_out_of_the_worker(serve, coins):
-    seconds = 4
+    seconds = 8
     server = serve("--timeout", str(seconds))
     job = start_job(server, open_session(server, coins))
-    end = time.monotonic() + 2.5 * seconds
+    end = time.monotonic() + 1.5 * seconds
     while time.monotonic() < end:
         assert requests.get(job, timeout=30).json()["state"] == "running"
         time.sleep(0.5)
