@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Callable
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from celery.exceptions import OperationalError
 
 from sam_server.sessions.errors import StoreAwayError
 from sam_server.sessions.redis_link import ANSWER_SECONDS, CONNECT_SECONDS

@@ -39,7 +39,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 def test_a_worker_without_redis_ends_with_one_line():
     done = subprocess.run(
-        [sys.executable, "-c", "import worker"],
+        [sys.executable, "-c", "import worker; worker.app"],
         cwd=ROOT, check=False, capture_output=True, text=True, env={"PATH": ""},
     )  # fmt: skip
     assert done.returncode == 3
