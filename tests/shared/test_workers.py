@@ -80,6 +80,20 @@ def test_messages_are_json_and_nothing_else(shared_redis: RedisServer):
         assert name.startswith("sam:"), name
 
 
+def test_redis_stops_in_the_middle_of_a_job_and_comes_back(server, shared_redis: RedisServer):
+    job = server.start_job(server.open(), **LONG)
+    wait_until(lambda: server.job(job)["progress"].get("points_done"))
+    shared_redis.stop()
+    wait_until(lambda: server.get(f"/jobs/{job}").status_code == 503)
+    shared_redis.start()
+    wait_until(lambda: server.get(f"/jobs/{job}").ok)
+    ended = server.ended(job)
+    assert ended["state"] == "done", ended
+    assert server.get(f"/mask_sets/{ended['result']['mask_set_id']}").json()["count"] == ended["result"]["count"]
+    # The workers have found their way back.
+    assert server.ended(server.start_job(server.open(), **SHORT))["state"] == "done"
+
+
 def test_another_worker_finishes_what_a_killed_one_began(server, workers, shared_redis: RedisServer):
     job = server.start_job(server.open(), **LONG)
     wait_until(lambda: server.job(job)["progress"].get("points_done"))
