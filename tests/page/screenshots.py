@@ -21,7 +21,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"
 WINDOW = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 # Milliseconds until the model is loaded and every mask found, on a machine that has other things to do.
-PATIENCE = 300_000
+PATIENCE = 600_000
 # Text stays crisp, and a picture has some 60 kB.
 QUALITY = 82
 
