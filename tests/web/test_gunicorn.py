@@ -154,6 +154,7 @@ def test_a_server_that_is_asked_to_stop_answers_what_has_begun(serve, coins):
         click.send(body[half:])
         answer = click.getresponse()
         assert (answer.status, len(json.loads(answer.read())["results"])) == (200, 1)
+        click.close()
         told, refused = follower.result(), waiter.result()
     assert (told["state"], told["error"]["code"]) == ("cancelled", "server_stopping")
     assert (refused.status_code, refused.json()["code"]) == (503, "server_stopping")
