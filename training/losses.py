@@ -12,8 +12,6 @@ FOCAL_WEIGHT = 20.0
 DICE_WEIGHT = 1.0
 # Keeps the dice of an empty mask finite, in pixels.
 DICE_SMOOTH = 1.0
-# Weight of the IoU head's square error, summed over the four masks.
-IOU_WEIGHT = 2.0
 # Share of the mean over the three masks that is added to the best one's loss, so that no output is left behind.
 RUNNER_UP = 0.05
 # Weight of the single-mask output where one click leaves open what is meant.
@@ -110,4 +108,4 @@ def round_loss(logits: Tensor, predicted: Tensor, target: Tensor, ambiguous: Ten
     with torch.no_grad():
         iou = real_iou(logits, target)
     head = (predicted.float() - iou).square().sum(dim=1)
-    return RoundLoss((best + single + IOU_WEIGHT * head).mean(), iou, predicted.detach().float())
+    return RoundLoss((best + single + head).mean(), iou, predicted.detach().float())
