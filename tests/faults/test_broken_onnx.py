@@ -15,6 +15,9 @@ from tests.onnx_backend.small_model import SMALL, save_checkpoint
 ENCODER = "sam_vit_b_encoder.onnx"
 EXIT_NO_MODEL = 3
 
+# Several starts of a server each, which take long on a machine that is busy.
+pytestmark = pytest.mark.timeout(900)
+
 
 def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -20,6 +20,9 @@ CLICK = {"points": [[154, 198]], "multimask_output": False}
 SEARCH = {"points_per_side": 8}
 GONE = "gone"
 
+# Several starts of a server each, which take long on a machine that is busy.
+pytestmark = pytest.mark.timeout(900)
+
 
 class Load:
     """Clients that click and start jobs until they are told to stop; what they heard is counted."""
