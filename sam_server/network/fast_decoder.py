@@ -76,7 +76,8 @@ class FastAttention(nn.Module):
         attention = self.attention
         q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
         if image.shape[0] == 1 and queries.shape[0] >= SHARED_FROM:
-            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype))).transpose(-2, -1) + self.positions
+            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype)))
+            keys = keys.transpose(-2, -1) + self.positions
             values = self._split(F.linear(image, attention.v_proj.weight.to(self.dtype)))
             weights = (_join(q.to(self.dtype)) @ keys[0]).softmax(dim=-1)  # (heads, N * T, I)
             pooled = _part(weights @ values[0], len(q)).float()  # (N, heads, T, head)
@@ -109,7 +110,7 @@ class FastAttention(nn.Module):
     def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
-        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], len(tokens)).flatten(1, 2)  # (N, heads * T, I)
+        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], len(tokens)).flatten(1, 2)
         image = _for_each(image, len(tokens))
         scores = torch.baddbmm(positions, absorbed, image.transpose(-2, -1))
         return _by_head(scores, self.heads)
@@ -208,7 +209,7 @@ def _for_each(image: Tensor, count: int) -> Tensor:
 
 
 def _join(x: Tensor) -> Tensor:
-    """(N, heads, T, X) to (heads, N * T, X): one product for all prompts with what they share, and no copies of that."""
+    """(N, heads, T, X) to (heads, N * T, X): one product of all prompts with what they share, and no copies of it."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
