@@ -1,4 +1,4 @@
-"""The shipped model on a real picture: each of the 24 coins of `skimage.data.coins`, from one click to two."""
+"""The shipped model on a real picture: the 24 coins of `skimage.data.coins`, by clicks and by the droplets preset."""
 
 import io
 from collections.abc import Sequence
@@ -15,6 +15,11 @@ from app import create_app
 from backend_loader import load_backend
 from sam_config import load_config
 from sam_server.arrays import BoolArray
+from sam_server.automatic.generate import generate
+from sam_server.automatic.parameters import AutomaticParameters
+from sam_server.grouping.group import group_masks
+from sam_server.grouping.presets import preset
+from sam_server.masks.measured_set import measure_set
 from sam_server.predictor import Predictor
 from sam_server.prompts import make_prompt
 
@@ -23,6 +28,9 @@ COINS = 24
 ENOUGH_COINS = 22
 GOOD_IOU = 0.9
 SPECK = 100  # pixels; what is smaller is no coin
+# Without any click, as the preset promises it.
+FOUND_IOU = 0.75
+MOST_FALSE = 3
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +58,15 @@ def client(predictor: Predictor) -> FlaskClient:
 
 
 @pytest.fixture(scope="module")
-def session_id(client: FlaskClient) -> str:
+def picture() -> bytes:
     file = io.BytesIO()
     Image.fromarray(data.coins()).save(file, "PNG")
-    answer = client.post("/sessions", data=file.getvalue(), content_type="image/png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def session_id(client: FlaskClient, picture: bytes) -> str:
+    answer = client.post("/sessions", data=picture, content_type="image/png")
     assert answer.status_code == 201, answer.text
     return answer.json["session_id"]
 
@@ -116,3 +129,37 @@ def test_a_second_click_refines_over_http(client: FlaskClient, session_id: str, 
     request = {"session_id": session_id, "prompts": prompts, "multimask_output": False}
     masks, _ = best_masks(client, request)
     check(masks, coins)
+
+
+def check_droplets(masks: Sequence[BoolArray], groupings: Sequence[dict], coins: Sequence[BoolArray]) -> None:
+    """Enough coins, hardly anything else, and a class of large and one of small coins."""
+    shown = [{number for number, coin in enumerate(coins) if iou(mask, coin) >= FOUND_IOU} for mask in masks]
+    found, false = set().union(*shown), sum(not numbers for numbers in shown)
+    print(f"{len(found)} of {COINS} coins, {false} false")
+    assert len(found) >= ENOUGH_COINS, f"missed {set(range(COINS)) - found}"
+    assert false <= MOST_FALSE, f"{false} false"
+    large, small = groupings[0]["groups"]
+    diameters = [group["statistics"]["measures"]["equivalent_diameter_area"] for group in (large, small)]
+    assert min(len(large["masks"]), len(small["masks"])) >= 5
+    assert diameters[0]["min"] > diameters[1]["max"]
+
+
+def test_the_droplets_preset_finds_the_coins(predictor: Predictor, coins: list[BoolArray]) -> None:
+    droplets = preset("droplets")
+    spec = predictor.backend.spec
+    parameters = AutomaticParameters.from_values({**droplets.search, "points_per_side": 24}, model_type=spec.model_type)
+    found = generate(predictor.backend, np.stack([data.coins()] * 3, axis=-1), parameters)
+    result = group_masks(measure_set(found), droplets.methods, droplets.filters)
+    check_droplets([found.records[i].to_mask() for i in result.kept], result.to_dict()["groupings"], coins)
+
+
+def test_the_droplets_preset_finds_the_coins_over_http(
+    client: FlaskClient, picture: bytes, coins: list[BoolArray]
+) -> None:
+    """In one call, with nothing but the picture and the preset."""
+    query = {"preset": "droplets"}
+    answer = client.post("/group_masks", data=picture, content_type="image/png", query_string=query)
+    assert answer.status_code == 200, answer.text
+    records = client.get(f"/mask_sets/{answer.json['mask_set_id']}").json["masks"]
+    masks = [coco.decode(records[i]["segmentation"]).astype(bool) for i in answer.json["kept"]]
+    check_droplets(masks, answer.json["groupings"], coins)
