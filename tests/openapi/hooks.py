@@ -36,6 +36,7 @@ SESSION = _post("/sessions", {"image": TEXT})["session_id"]
 MASK_SET = _post("/generate_masks", {"session_id": SESSION, **SMALL_SEARCH})["mask_set_id"]
 MASK = _post("/segment", {"session_id": SESSION, "points": [[12, 12]]})["results"][0]["masks"][0]["mask_id"]
 JOB = _post("/generate_masks", {"session_id": SESSION, **SMALL_SEARCH}, Prefer="respond-async")["job_id"]
+RLE = {"size": [24, 31], "counts": [100, 50, 24 * 31 - 150]}
 REAL = {"session_id": SESSION, "mask_set_id": MASK_SET, "mask_id": MASK, "job_id": JOB, "image": TEXT}
 
 
@@ -61,6 +62,8 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
             del changed[name]
     if isinstance(changed.get("prompts"), list):
         changed["prompts"] = [_with_mask(prompt) for prompt in changed["prompts"]]
+    if context.operation.path == "/mask_sets" and _chance(body, "masks"):
+        changed |= {"session_id": SESSION, "masks": [{"segmentation": RLE}]}
     if context.operation.path in ("/generate_masks", "/group_masks"):
         _keep_small(changed if context.operation.path == "/generate_masks" else changed.setdefault("generate", {}))
     return changed
