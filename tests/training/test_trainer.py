@@ -43,7 +43,7 @@ def test_a_handful_of_scenes_is_learned_by_heart(small_variant):
     torch.manual_seed(0)
     scenes = [draw("coins", 1, 128), draw("grains", 4, 128)]
     stages = (Stage(128, 1.0, batch=2, masks=6, rounds=1),)
-    config = TrainConfig(small_variant, stages, steps=150, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
+    config = TrainConfig(small_variant, stages, steps=220, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
     trainer = Trainer(config)
     losses = []
     for step in range(config.steps):
