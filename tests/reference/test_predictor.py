@@ -13,7 +13,7 @@ from sam_server.checkpoints.load import load_state_dict
 from sam_server.network.sam import load_sam
 from sam_server.network.variants import SamVariant
 from sam_server.predictor import Prediction, Predictor
-from sam_server.prompts import make_prompt
+from sam_server.prompts import Prompt, make_prompt
 from tests.reference.comparing import assert_close, assert_equal
 from tests.reference.pictures import POINTINGS, photographs
 from tests.reference.reference_models import Answer, SamPredictor, ask, reference_sam
@@ -33,7 +33,7 @@ SMALL = SamVariant(
     decoder_mlp=128,
 )
 
-Same = Callable[[Prediction, Answer], None]
+Same = Callable[[Prediction, Answer, Prompt], None]
 
 
 def predictors(
@@ -55,8 +55,8 @@ def small(request: pytest.FixtureRequest) -> tuple[SamPredictor, Predictor, Same
 def test_every_kind_of_prompt(small: tuple[SamPredictor, Predictor, Same], name: str) -> None:
     reference, ours, assert_same = small
     pairs = 0
-    for found, expected in answers(reference, ours, PICTURES[name]):
-        assert_same(found, expected)
+    for found, expected, prompt in answers(reference, ours, PICTURES[name]):
+        assert_same(found, expected, prompt)
         pairs += 1
     assert pairs == 2 * len(POINTINGS)
 
@@ -76,8 +76,9 @@ def test_clicks_that_continue_from_the_logits_before(small: tuple[SamPredictor, 
     for count in range(1, len(clicks) + 1):
         multimask = count == 1
         expected = ask(reference, make_prompt(clicks[:count], labels[:count], mask_input=theirs), multimask)
-        (found,) = ours.predict(embedding, [make_prompt(clicks[:count], labels[:count], mask_input=own)], multimask)
-        assert_same(found, expected)
+        prompt = make_prompt(clicks[:count], labels[:count], mask_input=own)
+        (found,) = ours.predict(embedding, [prompt], multimask)
+        assert_same(found, expected, prompt)
         best = int(expected.iou.argmax())
         assert best == int(found.iou.argmax())
         own, theirs = found.logits[best], expected.low_res[best]
@@ -86,7 +87,7 @@ def test_clicks_that_continue_from_the_logits_before(small: tuple[SamPredictor, 
 def test_prompts_differ_in_their_answers(small: tuple[SamPredictor, Predictor, Same]) -> None:
     """Random weights that ignored the prompt would make the comparisons above say little."""
     reference, ours, _ = small
-    found = [found.logits for found, _ in answers(reference, ours, PICTURES["odd"]) if len(found.logits) == 3]
+    found = [found.logits for found, _, _ in answers(reference, ours, PICTURES["odd"]) if len(found.logits) == 3]
     for index, logits in enumerate(found):
         for other in found[:index]:
             assert np.abs(logits - other).max() > 1e-2 * np.abs(logits).max()
@@ -102,15 +103,15 @@ def test_many_prompts_in_one_call(small: tuple[SamPredictor, Predictor, Same]) -
     prompts = [prompt for pair in zip(points, boxes, strict=True) for prompt in pair]
     found = ours.predict(ours.encode(pixels), prompts)
     for prediction, prompt in zip(found, prompts, strict=True):
-        assert_close(prediction, ask(reference, prompt, True))
+        assert_close(prediction, ask(reference, prompt, True), prompt)
 
 
 def test_other_threshold_mean_and_spread() -> None:
     """The model's own mask threshold and pixel statistics are used, not those of the official checkpoints."""
     variant = replace(SMALL, mask_threshold=0.1, pixel_mean=(100.0, 110.0, 120.0), pixel_std=(40.0, 50.0, 60.0))
     reference, ours = predictors(variant, plain=True)
-    for found, expected in answers(reference, ours, PICTURES["odd"]):
-        assert_equal(found, expected)
+    for found, expected, prompt in answers(reference, ours, PICTURES["odd"]):
+        assert_equal(found, expected, prompt)
         assert (found.masks != (expected.logits > 0)).any()
 
 
@@ -121,12 +122,14 @@ def test_trained_weights(plain: bool) -> None:
     variant = SamVariant.from_json(checkpoint.with_name("config.json").read_text())
     reference, ours = predictors(variant, plain, load_state_dict(checkpoint))
     for name in ("landscape", "grey"):
-        for found, expected in answers(reference, ours, PICTURES[name]):
-            (assert_equal if plain else assert_close)(found, expected)
+        for found, expected, prompt in answers(reference, ours, PICTURES[name]):
+            (assert_equal if plain else assert_close)(found, expected, prompt)
 
 
-def answers(reference: SamPredictor, ours: Predictor, pixels: np.ndarray) -> Iterator[tuple[Prediction, Answer]]:
-    """Our answer and the reference's to every kind of prompt, with three masks and with one."""
+def answers(
+    reference: SamPredictor, ours: Predictor, pixels: np.ndarray
+) -> Iterator[tuple[Prediction, Answer, Prompt]]:
+    """Our answer and the reference's to every kind of prompt, with three masks and with one, and the prompt."""
     height, width = pixels.shape[:2]
     reference.set_image(pixels)
     embedding = ours.encode(pixels)
@@ -136,4 +139,4 @@ def answers(reference: SamPredictor, ours: Predictor, pixels: np.ndarray) -> Ite
         prompt = pointing.on((height, width), logits)
         for multimask in (True, False):
             (found,) = ours.predict(embedding, [prompt], multimask)
-            yield found, ask(reference, prompt, multimask)
+            yield found, ask(reference, prompt, multimask), prompt

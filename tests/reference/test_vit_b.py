@@ -58,7 +58,7 @@ def test_predict(
     logits = np.random.default_rng(0).normal(0, 5, (256, 256)).astype(np.float32)
     prompt = POINTINGS[kind].on(PIXELS.shape[:2], logits)
     (found,) = predictor.predict(embedding, [prompt], multimask)
-    (assert_equal if plain else assert_close)(found, ask(reference, prompt, multimask))
+    (assert_equal if plain else assert_close)(found, ask(reference, prompt, multimask), prompt)
 
 
 def test_many_prompts(reference: SamPredictor, ours: tuple[Predictor, ImageEmbedding, bool]) -> None:
