@@ -151,7 +151,7 @@ def test_the_server_segments_a_picture_and_stops_when_asked(start, command, chec
     answer = requests.post(f"{url}/generate_masks", json=search, headers={"Prefer": "respond-async"}, timeout=60)
     assert answer.status_code == 202, answer.text
     process.send_signal(signal.SIGTERM if command == "gunicorn" else signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "serving tiny with torch" in output
     assert "Traceback" not in output
@@ -178,7 +178,7 @@ def test_a_server_without_a_model_ends_with_a_clear_line(start, command, tmp_pat
     process, _ = start(
         command, SAM_MODEL_TYPE="vit_b", SAM_STRICT="true", SAM_MODEL_DIR=str(tmp_path), SAM_ONNX_DIR=str(tmp_path)
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == root.EXIT_NO_MODEL
     lines = [line for line in output.splitlines() if "the model could not be loaded" in line]
     assert len(lines) == 1

@@ -83,7 +83,7 @@ def console(page: str, line: int, body: str) -> Iterator[Command]:
 def as_printed(text: str) -> str:
     """Text without what differs from run to run: numbers, ids, spaces."""
     text = re.sub(r'("\w*id":) *"[^"]*"', r'\1 "ID"', text)
-    return " ".join(re.sub(r"\d[\d.,:e+-]*", "0", text).split())
+    return " ".join(re.sub(r"\d(?:[\d,:e+-]|\.(?!\.))*", "0", text).split())
 
 
 def free_port() -> int:

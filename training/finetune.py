@@ -20,6 +20,7 @@ from sam_server.predictor import Predictor
 from training.config import Stage, TrainConfig
 from training.export import export
 from training.labelled_folder import read_folder
+from training.logit_scale import SHIPPED_SCALES, scale_logits
 from training.protocol import Measured, measure, to_picture
 from training.scene_canvas import Scene
 from training.trainer import Rank, Trainer, make_batch
@@ -61,13 +62,15 @@ def finetune(trainer: Trainer, scenes: Sequence[Scene], part: str, quiet: bool =
     for step in trange(config.steps, disable=quiet, desc="fine-tuning", unit="step"):
         progress = step / config.steps
         trainer.train_step(make_batch(scenes, config.stage_at(progress), config.seed, step, Rank()), progress)
-    return load_sam(config.variant, trainer.average)
+    scale = SHIPPED_SCALES.get(config.variant.name, 1.0)
+    return load_sam(config.variant, scale_logits(trainer.average, scale))
 
 
 def start_from(checkpoint: Path, config: TrainConfig, device: str = "cpu") -> Trainer:
-    """A trainer whose weights are those of a checkpoint."""
+    """A trainer whose weights are those of a checkpoint, with the logits that came out of its training."""
     trainer = Trainer(config, device=device)
-    trainer.start_from(load_state_dict(checkpoint))
+    scale = SHIPPED_SCALES.get(config.variant.name, 1.0)
+    trainer.start_from(scale_logits(load_state_dict(checkpoint), 1 / scale))
     return trainer
 
 

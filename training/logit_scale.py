@@ -25,6 +25,10 @@ KERNELS = tuple(f"mask_decoder.output_hypernetworks_mlps.{token}.layers.2." for 
 READER = "prompt_encoder.mask_downscaling.0.weight"
 # Powers of two: weights in float16 keep every bit.
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# What the logits of a variant that ships were multiplied by. Fine-tuning divides by it first, since steep logits learn
+# slowly, and multiplies again at the end.
+SHIPPED_SCALES = {"tiny": 8.0}
+
 # The scale is the least at which this share of good masks, those above GOOD_IOU, has at least this stability.
 GOOD_SHARE = 0.9
 GOOD_IOU = 0.85

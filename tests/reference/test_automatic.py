@@ -128,7 +128,8 @@ def assert_equal(ours: Sequence[dict[str, Any]], reference: Sequence[dict[str, A
         x, y, width, height = mask["bbox"]
         assert [x, y, max(width - 1, 0), max(height - 1, 0)] == pytest.approx(other["bbox"], abs=flipped)
         assert mask["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-5)
-        assert mask["stability_score"] == pytest.approx(other["stability_score"], abs=1e-5)
+        # A pixel whose logit is one of the two moved thresholds up to rounding may fall on either side of it.
+        assert mask["stability_score"] == pytest.approx(other["stability_score"], abs=1e-5 + 1.1 / other["area"])
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)

@@ -12,7 +12,7 @@ from sam_server.network.fast_decoder import FastDecoder
 from sam_server.network.sam import Sam, load_sam
 from sam_server.network.variants import SamVariant
 from sam_server.transforms import batch_prompts
-from tests.reference.comparing import ROUNDING, relative_error
+from tests.reference.comparing import ONE_PRODUCT, ROUNDING, relative_error
 from tests.reference.pictures import POINTINGS, Pointing
 from tests.reference.reference_models import modeling, reference_sam
 
@@ -107,6 +107,14 @@ def test_positions_of_the_cells(small: tuple[modeling.Sam, Sam]) -> None:
     assert torch.equal(ours.prompt_encoder.dense_pe(), reference.prompt_encoder.get_dense_pe())
 
 
+def assert_same(found: torch.Tensor, expected: torch.Tensor, kind: str) -> None:
+    """Equal bit for bit; nearly so for prompts of points and a box (see ONE_PRODUCT)."""
+    if kind.startswith("points_box"):
+        assert relative_error(found, expected) <= ONE_PRODUCT
+    else:
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("kind", POINTINGS)
 def test_prompt_encoder(small: tuple[modeling.Sam, Sam], kind: str, count: int) -> None:
@@ -115,7 +123,7 @@ def test_prompt_encoder(small: tuple[modeling.Sam, Sam], kind: str, count: int) 
     with torch.inference_mode():
         sparse, dense = ours.prompt_encoder(asked.coords, asked.labels, asked.mask_input)
         expected, expected_dense = reference.prompt_encoder(asked.points, asked.boxes, asked.mask_input)
-    assert torch.equal(sparse, expected)
+    assert_same(sparse, expected, kind)
     assert torch.equal(dense.expand_as(expected_dense), expected_dense)
 
 
@@ -140,8 +148,8 @@ def test_mask_decoder(small: tuple[modeling.Sam, Sam], kind: str, count: int, mu
         assert relative_error(masks, expected) <= ROUNDING
         torch.testing.assert_close(iou, expected_iou, atol=ROUNDING, rtol=0)
     if count == 1:
-        assert torch.equal(plain, expected)
-        assert torch.equal(plain_iou, expected_iou)
+        assert_same(plain, expected, kind)
+        assert_same(plain_iou, expected_iou, kind)
 
 
 def test_prompts_on_pictures_of_their_own(small: tuple[modeling.Sam, Sam]) -> None:

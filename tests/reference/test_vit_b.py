@@ -65,4 +65,4 @@ def test_many_prompts(reference: SamPredictor, ours: tuple[Predictor, ImageEmbed
     predictor, embedding, _ = ours
     prompts = [make_prompt([[40 * index, 25 * index]]) for index in range(1, 7)]
     for prompt, found in zip(prompts, predictor.predict(embedding, prompts), strict=True):
-        assert_close(found, ask(reference, prompt, True))
+        assert_close(found, ask(reference, prompt, True), prompt)
