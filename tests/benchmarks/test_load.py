@@ -1,8 +1,8 @@
 """The load test and the soak, a few seconds long: they count what happens, and find an answer that is wrong."""
 
 import itertools
-import mmap
 import json
+import mmap
 import random
 import re
 from collections.abc import Iterator
