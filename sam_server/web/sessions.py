@@ -43,9 +43,7 @@ def look_at_session(path: SessionPath) -> Response:
     return json_answer({**picture_fields(session), "masks": session.masks, "mask_sets": session.mask_sets})
 
 
-@blueprint.delete(
-    "/sessions/<session_id>", summary="Forget a session", responses=responses({204: None}, 404, 410, 503)
-)
+@blueprint.delete("/sessions/<session_id>", summary="Forget a session", responses=responses({204: None}, 404, 410, 503))
 def delete_session(path: SessionPath) -> Response:
     """The picture, its embedding and its masks are forgotten, unless another session has the same picture."""
     session = own_session(path.session_id)
