@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
@@ -84,13 +85,6 @@ def as_printed(text: str) -> str:
     """Text without what differs from run to run: numbers, ids, spaces."""
     text = re.sub(r'("\w*id":) *"[^"]*"', r'\1 "ID"', text)
     return " ".join(re.sub(r"\d(?:[\d,:e+-]|\.(?!\.))*", "0", text).split())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

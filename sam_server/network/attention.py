@@ -79,7 +79,7 @@ def unrolled(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scal
     """For exported graphs: plain operators that every runtime has, a few rows of queries at a time.
 
     Runtimes hold the scores of one slice, not of all queries, and their matrix products are faster than what they make
-    of one attention operator with wide folded queries (docs/performance.md).
+    of one attention operator with wide folded queries (docs/onnx.md).
     """
     batch, height, width, _ = rel_h.shape
     if height * width <= SMALL_GRID:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from skimage import data
 
-from tests.faults.servers import GUNICORN, ROOT, Running, environment, free_port, to_png
+from tests.faults.servers import GUNICORN, ROOT, Running, environment, to_png
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

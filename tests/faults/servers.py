@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,13 +22,6 @@ START_SECONDS = 240
 ANSWER_SECONDS = 240
 LOG_CHARACTERS = 4_000
 PNG = {"Content-Type": "image/png"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -6,14 +6,13 @@ clock.c stands between the server and the clock of the wall; the monotonic clock
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from tests.debian import provide
 from tests.faults.servers import Running, wait_for
 
 DAYS = 10
@@ -23,14 +22,8 @@ CLICK = {"points": [[154, 198]]}
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clock.c, compiled; the compiler is installed if it is missing."""
-    with FileLock(Path(tempfile.gettempdir()) / "install-compiler.lock"):
-        if shutil.which("cc") is None:
-            sudo = [] if shutil.which("sudo") is None else ["sudo", "-n"]
-            for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "gcc", "libc6-dev"]):
-                quiet = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", *command]
-                done = subprocess.run(quiet, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    pytest.fail(f"the test of the clock needs a C compiler: {done.stderr[-300:]}", pytrace=False)
+    provide("gcc", lambda: shutil.which("cc") is not None)
+    provide("libc6-dev", lambda: Path("/usr/include/stdlib.h").exists())
     made = tmp_path_factory.mktemp("library") / "clock.so"
     source = Path(__file__).with_name("clock.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)

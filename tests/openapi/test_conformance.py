@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.servers import ROOT, Running, environment, free_port
+from tests.faults.servers import ROOT, Running, environment
 from tests.onnx_backend.small_model import SMALL, save_checkpoint
 from tests.openapi.generate import Outcome, run
+from tests.ports import free_port
 
 LEAST = 2_000
 EXAMPLES = 40

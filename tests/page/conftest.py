@@ -2,9 +2,6 @@
 
 import io
 import re
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 from skimage import data, filters, measure
@@ -27,6 +23,7 @@ from sam_server.network.variants import VARIANTS
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
 from sam_server.web.state import Server, WebSettings, make_server
+from tests.debian import provide
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -49,23 +46,10 @@ REPORT = BackendReport(
 _FAILED_LOAD = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
 
 
-def _install_chromium() -> None:
-    sudo = [] if shutil.which("sudo") is None else ["sudo", "-n"]
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "chromium"]):
-        quiet = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", *command]
-        done = subprocess.run(quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
-            pytest.fail(f"the tests of the page need {CHROMIUM}: apt-get install chromium ({last})", pytrace=False)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, installed if it is missing."""
-    # One worker installs it while the others wait: half an installation does not start.
-    with FileLock(Path(tempfile.gettempdir()) / "install-chromium.lock"):
-        if not CHROMIUM.exists():
-            _install_chromium()
+    provide("chromium", CHROMIUM.exists)
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)

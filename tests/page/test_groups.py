@@ -26,7 +26,7 @@ def test_a_search_shows_progress_and_ends_in_groups(with_coins):
     assert desk.sent("generate_masks")[0]["points_per_side"] == 32
     expect(desk.find(".histogram rect").first).to_be_visible()
     rows = desk.find("#masks tbody tr").count()
-    assert 15 < rows < 100  # 24 coins lie on the table
+    assert 15 < rows < 60  # 24 coins lie on the table, and tiny's thresholds let their parts in
     assert re.match(rf"{rows}\s+of \d+ masks", desk.find("#summary").inner_text())
 
 

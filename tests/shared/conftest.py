@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.debian import program
-from tests.shared.nodes import BIN, Node, RedisServer, free_port, wait_until
+from tests.ports import free_port
+from tests.shared.nodes import BIN, Node, RedisServer, wait_until
 
 
 @pytest.fixture(scope="session")

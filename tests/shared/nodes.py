@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 import redis
 import requests
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 COINS = (ROOT / "docs" / "images" / "coins.png").read_bytes()
@@ -20,13 +21,6 @@ COINS = (ROOT / "docs" / "images" / "coins.png").read_bytes()
 PATIENCE = 240.0
 # Nothing is thrown away when it is killed.
 REDIS_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--bind", "127.0.0.1")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_until(holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
