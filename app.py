@@ -23,7 +23,7 @@ from sam_server.processors import cpu_quota
 from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
-from sam_server.web.state import EXTENSION, WebSettings, make_server
+from sam_server.web.state import EXTENSION, Server, WebSettings, make_server
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +134,16 @@ def _application() -> Flask:
     except ConfigError as error:
         print(error, file=sys.stderr, flush=True)
         raise SystemExit(EXIT_NO_MODEL) from None
-    # Native code that still computes while the interpreter is taken down may crash it.
-    atexit.register(application.extensions[EXTENSION].stop, EXIT_PATIENCE)
+    atexit.register(_end, application.extensions[EXTENSION])
     return application
+
+
+def _end(server: Server) -> None:
+    """Leave no native code that computes while the interpreter is taken down: it may crash the process."""
+    server.stop(EXIT_PATIENCE)
+    if server.slot.is_loading:  # nothing can stop it, and nobody waits for the model any more
+        logging.shutdown()
+        os._exit(0)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ predictor = Predictor(sam)  # sam_server/predictor.py
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sam_server.onnx.engines import (
 from sam_server.onnx.files import OnnxFiles, find_files
 from sam_server.onnx.metadata import OnnxFileError, command
 from sam_server.prompts import PromptBatch
+from sam_server.recent import RecentPictures
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ CPU_CHUNK = 4
 CPU_CHUNK_BF16 = 8
 GPU_CHUNK = 64
 
+# The decoder's inputs that do not change from prompt to prompt.
+PICTURE_INPUTS = ("image_embeddings", "mask_input", "has_mask_input")
+
 # Which of the decoder's four masks: the first serves unambiguous prompts, the others ambiguous ones.
 SINGLE_MASK = np.array([0], np.int64)
 MULTIPLE_MASKS = np.array([1, 2, 3], np.int64)
@@ -48,7 +52,7 @@ MULTIPLE_MASKS = np.array([1, 2, 3], np.int64)
 class OnnxSam:
     """SAM from ONNX files behind the `SamBackend` interface.
 
-    Holds weights and nothing of any picture, so threads may share it.
+    Holds weights, and what was derived of the last few pictures; threads may share it.
 
     Args:
         files: what was loaded.
@@ -68,6 +72,7 @@ class OnnxSam:
         self._chunk = on_cpu if decoder.device == "cpu" else GPU_CHUNK
         size = self._spec.low_res_size
         self._no_mask = np.zeros((1, 1, size, size), np.float32)
+        self._pictures: RecentPictures[Mapping[str, Any]] = RecentPictures()
         self._info = BackendInfo(
             backend="onnx",
             device=encoder.device,
@@ -150,18 +155,30 @@ class OnnxSam:
     ) -> tuple[FloatArray, FloatArray]:
         """Logits (K, M, L, L) of the prompts with a chosen mask above `min_iou`, and IoU (N, M) of all."""
         given = prompts.mask_input
+        picture = (
+            self._pictures.get(embedding, lambda: self._begin(embedding))
+            if given is None
+            else self._begin(embedding, given)
+        )
         masks, iou = self._decoder.run(
             {
-                "image_embeddings": embedding.data,
+                **picture,
                 "point_coords": prompts.point_coords,
                 "point_labels": prompts.point_labels.astype(np.float32),
-                "mask_input": self._no_mask if given is None else given,
-                "has_mask_input": np.array([given is not None], np.float32),
                 "mask_indices": chosen,
                 "min_iou": np.array([min_iou], np.float32),
             }
         )
         return masks, iou
+
+    def _begin(self, embedding: ImageEmbedding, mask_input: FloatArray | None = None) -> Mapping[str, Any]:
+        """The decoder's inputs that are the same for all prompts on a picture, or what the engine makes of them."""
+        values = (
+            embedding.data,
+            self._no_mask if mask_input is None else mask_input,
+            np.array([mask_input is not None], np.float32),
+        )
+        return self._decoder.begin(dict(zip(PICTURE_INPUTS, values, strict=True)))
 
     def _chunks(self, prompts: PromptBatch) -> Iterator[tuple[int, PromptBatch]]:
         """Parts of a batch, each with the number of its first prompt; the graph takes one mask input a call."""
@@ -210,17 +227,22 @@ def load_onnx_sam(
     if lost:
         bound = ", ".join(encoder.providers)
         notes += (f"{', '.join(lost)} did not bind (CUDA or its driver is missing or too old); {bound} runs",)
-    decoder = _load(files.decoder, wanted, used, threads)
+    decoder = _load(files.decoder, wanted, used, threads, begins_with=PICTURE_INPUTS)
     for note in notes:
         logger.warning("%s", note)
     return OnnxSam(files, encoder, decoder, used, notes)
 
 
 def _load(
-    path: Path, providers: Sequence[str], precision: str, threads: int | None, batch: int | None = None
+    path: Path,
+    providers: Sequence[str],
+    precision: str,
+    threads: int | None,
+    batch: int | None = None,
+    begins_with: Sequence[str] = (),
 ) -> Engine:
     if providers[0] == OPENVINO:
-        return OpenVinoEngine(path, precision, threads, batch)
+        return OpenVinoEngine(path, precision, threads, batch, begins_with)
     return OrtEngine(path, providers, threads)
 
 

@@ -19,11 +19,13 @@ from sam_server.backend import (
     PreparedImage,
 )
 from sam_server.checkpoints.load import CheckpointError, load_state_dict
-from sam_server.network.fast_decoder import FastDecoder
+from sam_server.network.fast_decoder import FastDecoder, ProjectedPicture
 from sam_server.network.image_encoder_vit import ImageEncoderViT
+from sam_server.network.linear import use_onednn
 from sam_server.network.sam import Sam, load_sam
 from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.prompts import PromptBatch
+from sam_server.recent import RecentPictures
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,7 +41,7 @@ GPU_CHUNK = 64
 class PyTorchSam:
     """SAM in PyTorch behind the `SamBackend` interface.
 
-    Holds weights and nothing of any picture, so threads may share it.
+    Holds weights, and what was derived of the last few pictures; threads may share it.
 
     Args:
         sam: the model in float32 with its weights, on the CPU.
@@ -70,7 +72,9 @@ class PyTorchSam:
         self._sam = sam.eval().requires_grad_(False).to(device)
         self._sam.image_encoder.to(self.dtype)
         self._spec = sam.variant.spec
-        if plain and isinstance(self._sam.image_encoder, ImageEncoderViT):
+        if not plain:
+            use_onednn(self._sam)
+        elif isinstance(self._sam.image_encoder, ImageEncoderViT):
             self._sam.image_encoder.set_attention("plain")
         self._encoder: Callable[[Tensor], Tensor] = self._sam.encode
         engine = f"torch {torch.__version__}"
@@ -90,6 +94,8 @@ class PyTorchSam:
         with torch.inference_mode():
             self._image_pe = self._sam.prompt_encoder.dense_pe()
             self._fast = None if plain else FastDecoder(self._sam.mask_decoder, self._image_pe, self.dtype)
+            self._no_mask = self._sam.prompt_encoder.no_mask()
+        self._projected: RecentPictures[ProjectedPicture] = RecentPictures()
 
     @property
     def spec(self) -> ModelSpec:
@@ -115,7 +121,7 @@ class PyTorchSam:
     @torch.inference_mode()
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch, multimask_output: bool) -> LowResMasks:
         """See `SamBackend.decode`; prompts go through in chunks that stay in cache."""
-        answers = [self._decode(embedding.data, chunk, multimask_output) for _, chunk in self._chunks(prompts)]
+        answers = [self._decode(embedding, chunk, multimask_output) for _, chunk in self._chunks(prompts)]
         return LowResMasks(
             np.concatenate([_to_numpy(masks) for masks, _ in answers]),
             np.concatenate([_to_numpy(iou) for _, iou in answers]),
@@ -124,7 +130,7 @@ class PyTorchSam:
     @torch.inference_mode()
     def decode_above(self, embedding: ImageEmbedding, prompts: PromptBatch, min_iou: float) -> Candidates:
         """See `SamBackend.decode_above`; prompts without a mask above `min_iou` are never upscaled."""
-        found = [self._decode_above(embedding.data, start, chunk, min_iou) for start, chunk in self._chunks(prompts)]
+        found = [self._decode_above(embedding, start, chunk, min_iou) for start, chunk in self._chunks(prompts)]
         return Candidates(
             np.concatenate([candidates.prompt for candidates in found]),
             np.concatenate([candidates.logits for candidates in found]),
@@ -164,29 +170,38 @@ class PyTorchSam:
         self._encoder = compiled
         return None
 
-    def _decode(self, image: Tensor, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
+    def _decode(self, embedding: ImageEmbedding, prompts: PromptBatch, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Low-res logits (N, M, L, L) and IoU (N, M) of one chunk, on the device."""
-        sparse, dense = self._embed(prompts)
         if self._fast is None:
-            masks, iou = self._sam.mask_decoder(image.float(), self._image_pe, sparse, dense, multimask_output)
-        else:
-            masks, iou = self._fast(image, sparse, dense, multimask_output)
-        return masks, iou
+            image, (sparse, dense) = embedding.data.float(), self._embed(prompts)
+            masks, iou = self._sam.mask_decoder(image, self._image_pe, sparse, dense, multimask_output)
+            return masks, iou
+        chosen = self._sam.mask_decoder.chosen(multimask_output)
+        tokens, cells = self._attend(self._fast, embedding, prompts)
+        return self._fast.masks(tokens, cells, chosen), self._fast.iou(tokens, chosen)
 
-    def _decode_above(self, image: Tensor, start: int, prompts: PromptBatch, min_iou: float) -> Candidates:
+    def _decode_above(self, embedding: ImageEmbedding, start: int, prompts: PromptBatch, min_iou: float) -> Candidates:
         """The good masks of one chunk, whose first prompt is number `start`."""
         if self._fast is None:
-            masks, iou = self._decode(image, prompts, multimask_output=True)
+            masks, iou = self._decode(embedding, prompts, multimask_output=True)
             rows = torch.arange(len(prompts), device=self.device)
         else:
             chosen = self._sam.mask_decoder.chosen(multimask_output=True)
-            tokens, cells = self._fast.attend(image, *self._embed(prompts))
+            tokens, cells = self._attend(self._fast, embedding, prompts)
             iou = self._fast.iou(tokens, chosen)
             rows = (iou > min_iou).any(dim=1).nonzero()[:, 0]
             masks, iou = self._fast.masks(tokens[rows], cells[rows], chosen), iou[rows]
         good = iou > min_iou  # (kept prompts, M)
         prompt = (start + rows)[:, None].expand_as(good)[good]
         return Candidates(prompt.cpu().numpy(), _to_numpy(masks[good]), _to_numpy(iou[good]))
+
+    def _attend(self, fast: FastDecoder, embedding: ImageEmbedding, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Tokens (N, T, C) and image (N, I, C) after the transformer."""
+        sparse, dense = self._embed(prompts)
+        if prompts.mask_input is not None:
+            return fast.attend(embedding.data, sparse, dense)
+        picture = self._projected.get(embedding, lambda: fast.project(embedding.data, self._no_mask))
+        return fast.attend_projected(picture, sparse)
 
     def _embed(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Sparse (N, P, C) and dense embeddings of one chunk, on the device."""

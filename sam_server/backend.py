@@ -61,9 +61,9 @@ class PreparedImage:
         return (self.pixels.shape[0], self.pixels.shape[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageEmbedding:
-    """One encoded picture, where its backend keeps it.
+    """One encoded picture, where its backend keeps it; equal to itself alone.
 
     Attributes:
         data: the backend's own array of shape (1, C, E, E): a torch.Tensor, an OrtValue or a NumPy array.

@@ -1,11 +1,14 @@
 """Train a variant on drawn scenes: `python -m training.train --config training/configs/tiny.json`.
 
 Runs on the CPU (bf16) or on CUDA unchanged; `torchrun --nproc-per-node 2 -m training.train ...` shares a step among
-processes, which on a busy CPU beats two threads. A run that was stopped goes on where its last checkpoint stands.
+processes, which on a CPU beats two threads. SIGTERM and Ctrl-C end a run after the step in hand, with a checkpoint; the
+same command goes on from there.
 """
 
 import argparse
 import json
+import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -36,6 +39,7 @@ def run(
     save_every: float = 60.0,
     quiet: bool = False,
     grows: SceneStore | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Train from the trainer's step to the end, with log and checkpoints.
 
@@ -47,6 +51,7 @@ def run(
         save_every: seconds between checkpoints.
         quiet: no progress bar.
         grows: a store, the same as `scenes`, that another process still draws into.
+        stop: set to end the run after the step in hand; its checkpoint is written.
     """
     config, rank = trainer.config, trainer.rank
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ def run(
         now = progress()
         stage = config.stage_at(now)
         ahead = drawer.submit(make_batch, scenes, stage, config.seed, trainer.step, rank)
-        while now < 1:
+        while now < 1 and not _any(stop is not None and stop.is_set(), rank):
             samples = ahead.result()
             ahead = drawer.submit(make_batch, scenes, stage, config.seed, trainer.step + 1, rank)
             report = trainer.train_step(samples, now)
@@ -95,11 +100,23 @@ def _agree(progress: float, rank: Rank) -> float:
     """The first process's clock decides for all."""
     if rank.count == 1:
         return progress
-    value = torch.tensor([progress], dtype=torch.float64)
-    if torch.cuda.is_available():
-        value = value.cuda()
+    value = _for_exchange(progress)
     dist.broadcast(value, 0)
     return float(value)
+
+
+def _any(stopped: bool, rank: Rank) -> bool:
+    """Whether one of the processes was told to stop: they all stop after the same step."""
+    if rank.count == 1:
+        return stopped
+    value = _for_exchange(float(stopped))
+    dist.all_reduce(value)
+    return bool(value > 0)
+
+
+def _for_exchange(number: float) -> torch.Tensor:
+    value = torch.tensor([number], dtype=torch.float64)
+    return value.cuda() if torch.cuda.is_available() else value
 
 
 def main() -> None:
@@ -131,7 +148,10 @@ def main() -> None:
     elif arguments.weights:
         trainer.start_from(load_state_dict(arguments.weights))
     store = SceneStore(arguments.scenes, None if arguments.meanwhile else config.scenes)
-    run(trainer, store, arguments.out, arguments.minutes, grows=store if arguments.meanwhile else None)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run(trainer, store, arguments.out, arguments.minutes, grows=store if arguments.meanwhile else None, stop=stop)
     if rank.count > 1:
         dist.destroy_process_group()
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam_server.network.linear import linear
+
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 # Queries of one slice: 512 x 4096 float32 scores are 8 MB, which stay in the last-level cache.
@@ -61,17 +63,17 @@ def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
     """A head and a few rows of queries at a time, so that the scores stay in cache."""
     batch, height, width, _ = rel_h.shape
     rows = max(1, SLICE // width)
-    scaled, keys = q * scale, k.transpose(-2, -1)
+    scaled, keys, values = (q * scale).contiguous(), k.contiguous(), v.transpose(-2, -1).contiguous()
     out = torch.empty_like(v)
     for head in range(batch):
         for row in range(0, height, rows):
             cells = slice(row * width, (row + rows) * width)
             # Half-precision scores are added to and normalised in float32, which is faster there and nearer too.
-            scores = (scaled[head, cells] @ keys[head]).float()  # (rows * W, H * W)
+            scores = linear(scaled[head, cells], keys[head]).float()  # (rows * W, H * W)
             grid = scores.view(-1, width, height, width)
             grid += rel_h[head, row : row + rows, :, :, None]
             grid += rel_w[head, row : row + rows, :, None, :]
-            out[head, cells] = scores.softmax(dim=-1).to(v.dtype) @ v[head]
+            out[head, cells] = linear(scores.softmax(dim=-1).to(v.dtype), values[head])
     return out
 
 

@@ -7,7 +7,8 @@ prompt is moved to the tokens, or done once a picture, or not done:
   the softmax; sum a (W_v x + b_v) = W_v (sum a x) + b_v.
 - Image to tokens: score = (W_q x + b_q).k = x.(W_q^T k) + b_q.k; W_o (sum a v) = sum a (W_o v).
 - The positional encoding's share of both scores, (W PE), is projected once per model.
-- In the first layer all prompts see one picture: its projections are shared where that is cheaper.
+- In the first layer all prompts see one picture: its projections are made once (`project`), for as many calls as one
+  likes.
 - A 2 x 2 transposed convolution with stride 2 is a matrix product per cell; normalisation and GELU do not care for
   the order of cells, so pixels are put in order only once, in the finished masks.
 - Masks that nobody asked for are not made.
@@ -16,6 +17,7 @@ Tokens are computed in float32; the image side in `image_dtype`.
 """
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -23,11 +25,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_server.network.layers import LayerNorm2d
+from sam_server.network.linear import linear
 from sam_server.network.mask_decoder import MaskDecoder
 from sam_server.network.transformer import Attention, TwoWayBlock
 
 # With fewer prompts than this, projecting the shared picture costs more than absorbing the projection.
 SHARED_FROM = 3
+
+
+@dataclass(frozen=True)
+class ProjectedPicture:
+    """What the first layer makes of a picture, whatever the prompt; all in the decoder's `image_dtype`.
+
+    Attributes:
+        cells: (1, I, C) embedding and dense prompt.
+        keys, queries: (heads, head, I), with the positional encoding's share.
+        values: (heads, I, head).
+    """
+
+    cells: Tensor
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
 
 
 class FastAttention(nn.Module):
@@ -71,16 +90,22 @@ class FastAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return self.attention.split(x)
 
-    def tokens_to_image(self, queries: Tensor, image: Tensor) -> Tensor:
+    def project(self, image: Tensor) -> Tensor:
+        """The image's side (heads, head, I) of the scores of one picture (1, I, C)."""
+        projected = self._split(linear(image, self.image_side.weight.to(self.dtype)))
+        return (projected.transpose(-2, -1) + self.positions)[0].contiguous()
+
+    def project_values(self, image: Tensor) -> Tensor:
+        """Values (heads, I, head) of one picture (1, I, C), for tokens that attend to it."""
+        return self._split(linear(image, self.attention.v_proj.weight.to(self.dtype)))[0].contiguous()
+
+    def tokens_to_image(self, queries: Tensor, image: Tensor, projected: ProjectedPicture | None = None) -> Tensor:
         """Tokens (N, T, C) attend to the image; returns (N, T, C)."""
         attention = self.attention
         q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
-        if image.shape[0] == 1 and queries.shape[0] >= SHARED_FROM:
-            keys = self._split(F.linear(image, attention.k_proj.weight.to(self.dtype)))
-            keys = keys.transpose(-2, -1) + self.positions
-            values = self._split(F.linear(image, attention.v_proj.weight.to(self.dtype)))
-            weights = (_join(q.to(self.dtype)) @ keys[0]).softmax(dim=-1)  # (heads, N * T, I)
-            pooled = _part(weights @ values[0], len(q)).float()  # (N, heads, T, head)
+        if projected is not None:
+            weights = (_join(q.to(self.dtype)) @ projected.keys).softmax(dim=-1)  # (heads, N * T, I)
+            pooled = _part(weights @ projected.values, len(q)).float()  # (N, heads, T, head)
         else:
             weights = self._scores(q, image).softmax(dim=-1)
             cells = weights.flatten(1, 2) @ image  # (N, heads * T, C)
@@ -89,14 +114,15 @@ class FastAttention(nn.Module):
         out: Tensor = attention.out_proj(merged)
         return out
 
-    def image_to_tokens(self, image: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def image_to_tokens(
+        self, image: Tensor, keys: Tensor, values: Tensor, projected: ProjectedPicture | None = None
+    ) -> Tensor:
         """The image attends to tokens (N, T, C); returns the image (N, I, C) with what it found added."""
         attention = self.attention
         k = self._split(attention.k_proj(keys)) * self.scale  # (N, heads, T, head)
         bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
-        if image.shape[0] == 1 and keys.shape[0] >= SHARED_FROM:
-            queries = self._split(F.linear(image, attention.q_proj.weight.to(self.dtype))).transpose(-2, -1)
-            scores = _part(_join(k.to(self.dtype)) @ (queries + self.positions)[0], len(k))
+        if projected is not None:
+            scores = _part(_join(k.to(self.dtype)) @ projected.queries, len(k))
         else:
             scores = self._scores(k, image)
         weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
@@ -125,13 +151,20 @@ class FastBlock(nn.Module):
         self.to_image = FastAttention(block.cross_attn_token_to_image, image_pe, True, image_dtype)
         self.to_tokens = FastAttention(block.cross_attn_image_to_token, image_pe, False, image_dtype)
 
-    def forward(self, queries: Tensor, image: Tensor, query_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, cells: Tensor) -> ProjectedPicture:
+        """Make once what all prompts share of one picture (1, I, C)."""
+        keys, values = self.to_image.project(cells), self.to_image.project_values(cells)
+        return ProjectedPicture(cells, keys, values, self.to_tokens.project(cells))
+
+    def forward(
+        self, queries: Tensor, image: Tensor, query_pe: Tensor, projected: ProjectedPicture | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Update tokens (N, T, C) and image (N or 1, I, C); see `TwoWayBlock.forward`."""
         block = self.block
         queries = block.attend_tokens(queries, query_pe)
-        queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image))
+        queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image, projected))
         queries = block.norm3(queries + block.mlp(queries))
-        image = self.to_tokens.image_to_tokens(image, queries + query_pe, queries)
+        image = self.to_tokens.image_to_tokens(image, queries + query_pe, queries, projected)
         norm = block.norm4
         weight, bias = norm.weight.to(image.dtype), norm.bias.to(image.dtype)
         return queries, F.layer_norm(image, norm.normalized_shape, weight, bias, norm.eps)
@@ -163,13 +196,35 @@ class FastDecoder(nn.Module):
         chosen = self.decoder.chosen(multimask_output)
         return self.masks(tokens, cells, chosen), self.iou(tokens, chosen)
 
+    def project(self, image: Tensor, dense: Tensor) -> ProjectedPicture:
+        """What `attend_projected` needs of a picture.
+
+        Args:
+            image: (1, C, E, E) image embedding.
+            dense: (1, C, E, E) or (1, C, 1, 1) dense prompt that all prompts share, such as `PromptEncoder.no_mask`.
+        """
+        first: FastBlock = cast(FastBlock, self.blocks[0])
+        return first.project(self._cells(image, dense))
+
     def attend(self, image: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (N, T, C) float32 and image (N, I, C) after the transformer."""
-        tokens = self.decoder.join_tokens(sparse)
-        cells = (image + dense.to(image.dtype)).to(self.dtype).flatten(2).transpose(1, 2).contiguous()
-        queries = tokens
+        if image.shape[0] == dense.shape[0] == 1 and sparse.shape[0] >= SHARED_FROM:
+            return self.attend_projected(self.project(image, dense), sparse)
+        return self._attend(self._cells(image, dense), sparse, None)
+
+    def attend_projected(self, picture: ProjectedPicture, sparse: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as `attend` for a picture that was projected before."""
+        return self._attend(picture.cells, sparse, picture)
+
+    def _cells(self, image: Tensor, dense: Tensor) -> Tensor:
+        """Embedding and dense prompt as cells (N or 1, I, C)."""
+        return (image + dense.to(image.dtype)).to(self.dtype).flatten(2).transpose(1, 2).contiguous()
+
+    def _attend(self, cells: Tensor, sparse: Tensor, picture: ProjectedPicture | None) -> tuple[Tensor, Tensor]:
+        queries = tokens = self.decoder.join_tokens(sparse)
         for block in self.blocks:
-            queries, cells = block(queries, cells, tokens)
+            queries, cells = block(queries, cells, tokens, picture)
+            picture = None  # from here on every prompt has a picture of its own
         queries = queries + self.final.tokens_to_image(queries + tokens, cells)
         normed: Tensor = self.decoder.transformer.norm_final_attn(queries)
         return normed, cells
@@ -222,7 +277,7 @@ def _per_cell(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A 2 x 2 transposed convolution with stride 2 on (..., C), as (..., 2, 2, C_out)."""
     weight = conv.weight.permute(2, 3, 1, 0)  # (2, 2, C_out, C)
     bias = conv.bias.expand(4, -1).flatten() if conv.bias is not None else None
-    out = F.linear(x, weight.flatten(0, 2).to(x.dtype), None if bias is None else bias.to(x.dtype))
+    out = linear(x, weight.flatten(0, 2).to(x.dtype), None if bias is None else bias.to(x.dtype))
     return out.reshape(*out.shape[:-1], *weight.shape[:3])
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sam_server.network.image_encoder_vit import join_windows, split_windows
 from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck
+from sam_server.network.linear import Linear
 from sam_server.network.variants import SamVariant
 
 # The first convolution goes to stride 4 at once: full resolution costs most of the time and has three channels only.
@@ -47,8 +48,8 @@ class ConvVitBlock(nn.Module):
         super().__init__()
         self.local = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.qkv = nn.Linear(width, width * 3)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, width * 3)
+        self.proj = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = MlpBlock(width, int(width * mlp_ratio), nn.GELU())
         self.heads = heads
@@ -106,7 +107,7 @@ class ImageEncoderConvVit(nn.Module):
             for index in range(variant.depth)
         )
         self.norm = nn.LayerNorm(variant.width, eps=NORM_EPS)
-        self.up = nn.Linear(variant.width, middle)
+        self.up = Linear(variant.width, middle)
         self.join = ConvBlock(middle)
         self.neck = make_neck(middle, variant.embedding_channels)
 

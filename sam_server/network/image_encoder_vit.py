@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sam_server.network.attention import ATTENTIONS, Attend
 from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck
+from sam_server.network.linear import Linear
 from sam_server.network.variants import SamVariant
 
 
@@ -33,8 +34,8 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.qkv = nn.Linear(width, width * 3)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, width * 3)
+        self.proj = Linear(width, width)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid - 1, width // heads))
         # Replaced by `ImageEncoderViT.set_attention`.
@@ -44,12 +45,26 @@ class RelativeAttention(nn.Module):
         """Attend within each (H, W) grid of x (B, H, W, C); returns the same shape."""
         batch, height, width, _ = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.flatten(1, 2).unbind(0)  # each (B * heads, H * W, head)
+        merged: Tensor = self.proj(self.within(qkv.flatten(1, 2), height, width))
+        return merged
+
+    def in_windows(self, x: Tensor, window: int) -> Tensor:
+        """Attend within windows of x (B, H, W, C), which are padded with zeros at the lower and right edge.
+
+        Projections of the padding are known: the bias; and nobody reads what padding finds.
+        """
+        batch, height, width, _ = x.shape
+        windows = window_heads(self.qkv(x), self.qkv.bias, window, self.heads)
+        out = self.within(windows.flatten(1, 4), window, window)
+        merged: Tensor = self.proj(join_windows(out, window, batch, height, width))
+        return merged
+
+    def within(self, qkv: Tensor, height: int, width: int) -> Tensor:
+        """Attention of (3, B * heads, H * W, head), its heads side by side again: (B, H, W, C)."""
+        q, k, v = qkv.unbind(0)
         rel_h, rel_w = self.relative_terms(q, height, width)
         out = self.attend(q, k, v, rel_h, rel_w, self.scale)  # (B * heads, H * W, head)
-        out = out.reshape(batch, self.heads, height, width, -1).permute(0, 2, 3, 1, 4).flatten(3)
-        merged: Tensor = self.proj(out)
-        return merged
+        return out.reshape(-1, self.heads, height, width, out.shape[-1]).permute(0, 2, 3, 1, 4).flatten(3)
 
     def relative_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Scores that depend on the distance in rows (B', H, W, H) and in columns (B', H, W, W)."""
@@ -88,6 +103,9 @@ class Block(nn.Module):
 
     def attend_windows(self, x: Tensor) -> Tensor:
         """Attention within windows; the last row and column of windows are padded with zeros."""
+        plain = self.attn.attend is ATTENTIONS["plain"] or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if not plain:
+            return self.attn.in_windows(x, self.window)
         batch, height, width, _ = x.shape
         windows = split_windows(x, self.window)
         return join_windows(self.attn(windows), self.window, batch, height, width)
@@ -101,6 +119,41 @@ def split_windows(x: Tensor, window: int) -> Tensor:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
     x = x.reshape(batch, (height + pad_h) // window, window, (width + pad_w) // window, window, channels)
     return x.transpose(2, 3).reshape(-1, window, window, channels)
+
+
+def window_heads(qkv: Tensor, padding: Tensor, window: int, heads: int) -> Tensor:
+    """Queries, keys and values of every window and head, in one copy.
+
+    Args:
+        qkv: (B, H, W, 3 C).
+        padding: (3 C,) what stands for cells beyond the edge.
+
+    Returns:
+        (3, B, windows down, windows across, heads, window, window, C / heads), with each window's cells as one axis:
+        (3, B, down, across, heads, window * window, C / heads).
+    """
+    batch, height, width, channels = qkv.shape
+    down, across, head = -(-height // window), -(-width // window), channels // (3 * heads)
+    out = qkv.new_empty(3, batch, down, across, heads, window, window, head)
+    fill = padding.view(3, 1, 1, heads, 1, 1, head)
+    if height % window:
+        out[:, :, -1, ..., height % window :, :, :] = fill
+    if width % window:
+        out[:, :, :, -1, ..., width % window :, :] = fill
+    for rows, first_row, tall in _whole_and_rest(height, window):
+        for columns, first_column, wide in _whole_and_rest(width, window):
+            part = qkv[:, first_row : first_row + rows * tall, first_column : first_column + columns * wide]
+            cells = part.view(batch, rows, tall, columns, wide, 3, heads, head)
+            y, x = first_row // window, first_column // window
+            out[:, :, y : y + rows, x : x + columns, :, :tall, :wide] = cells.permute(5, 0, 1, 3, 6, 2, 4, 7)
+    return out.flatten(5, 6)
+
+
+def _whole_and_rest(length: int, window: int) -> list[tuple[int, int, int]]:
+    """Windows along one axis as (how many, first cell, length): the whole ones, and one that is not."""
+    whole = length // window
+    parts = [(whole, 0, window), (1, whole * window, length % window)]
+    return [part for part in parts if part[0] and part[2]]
 
 
 def join_windows(windows: Tensor, window: int, batch: int, height: int, width: int) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam_server.network.linear import Linear
+
 # Epsilon of every normalisation in the image encoders and of LayerNorm2d (segment_anything/build_sam.py).
 NORM_EPS = 1e-6
 
@@ -37,8 +39,8 @@ class MlpBlock(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(width, hidden)
-        self.lin2 = nn.Linear(hidden, width)
+        self.lin1 = Linear(width, hidden)
+        self.lin2 = Linear(hidden, width)
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class Mlp(nn.Module):
     def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
         super().__init__()
         widths = [width, *[hidden] * (depth - 1), out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to (..., out)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_server.network.layers import MlpBlock
+from sam_server.network.linear import Linear
 
 # Queries, keys and values of the cross-attentions are half as wide as the embedding (Kirillov et al. 2023, A).
 CROSS_DOWNSAMPLE = 2
@@ -20,10 +21,10 @@ class Attention(nn.Module):
         if inner % heads:
             raise ValueError(f"attention width {inner} is not a multiple of heads {heads}")
         self.heads = heads
-        self.q_proj = nn.Linear(width, inner)
-        self.k_proj = nn.Linear(width, inner)
-        self.v_proj = nn.Linear(width, inner)
-        self.out_proj = nn.Linear(inner, width)
+        self.q_proj = Linear(width, inner)
+        self.k_proj = Linear(width, inner)
+        self.v_proj = Linear(width, inner)
+        self.out_proj = Linear(inner, width)
 
     def split(self, x: Tensor) -> Tensor:
         """(N, T, inner) to (N, heads, T, inner / heads)."""

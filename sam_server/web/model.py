@@ -88,6 +88,12 @@ class ModelSlot:
         self._encode_batch = encode_batch
         self._model: LoadedModel | None = None
         self._failure: str | None = None
+        self._loader: threading.Thread | None = None
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a thread is about to fill the slot."""
+        return self._loader is not None and self._loader.is_alive()
 
     def get(self) -> LoadedModel:
         """The loaded model.
@@ -133,9 +139,9 @@ class ModelSlot:
                 self.fail(str(error))
                 on_failure(f"the model could not be loaded: {error}")
 
-        thread = threading.Thread(target=run, name="load-model", daemon=True)
-        thread.start()
-        return thread
+        self._loader = threading.Thread(target=run, name="load-model", daemon=True)
+        self._loader.start()
+        return self._loader
 
 
 def banner(model: LoadedModel) -> str:

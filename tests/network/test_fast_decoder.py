@@ -52,6 +52,22 @@ def test_bfloat16_stays_near(sam: Sam) -> None:
     assert 0 < decode_both(sam, 4, 3, False, True, torch.bfloat16) < BFLOAT16_ERROR
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_picture_is_projected_once_for_any_prompts(sam: Sam, count: int) -> None:
+    side, channels = sam.variant.spec.embedding_size, sam.variant.embedding_channels
+    with torch.inference_mode():
+        pe = sam.prompt_encoder.dense_pe()
+        image = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(1))
+        fast = FastDecoder(sam.mask_decoder, pe, torch.float32)
+        picture = fast.project(image, sam.prompt_encoder.no_mask())
+        for seed in range(2):
+            coords = torch.rand(count, 2, 2, generator=torch.Generator().manual_seed(seed)) * sam.variant.image_size
+            sparse, dense = sam.prompt_encoder(coords, torch.ones(count, 2, dtype=torch.int64))
+            plain, _ = sam.mask_decoder(image, pe, sparse, dense, True)
+            found = fast.masks(*fast.attend_projected(picture, sparse), slice(1, 4))
+            assert (found - plain).norm() / plain.norm() < FLOAT32_ERROR
+
+
 def test_gradients_equal_those_of_the_plain_decoder(sam: Sam) -> None:
     side, channels = sam.variant.spec.embedding_size, sam.variant.embedding_channels
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sam_server.network.image_encoder_vit import join_windows, relative_table, split_windows
+from sam_server.network.image_encoder_vit import RelativeAttention, join_windows, relative_table, split_windows
 from sam_server.network.sam import Sam, build_sam
 from sam_server.network.variants import SamVariant
 
@@ -41,6 +41,18 @@ def test_windows_hold_neighbours_and_zeros_past_the_edge() -> None:
     assert windows[1].tolist() == [[4, 5, 0], [9, 10, 0], [14, 15, 0]]
     assert windows[2].tolist() == [[16, 17, 18], [0, 0, 0], [0, 0, 0]]
     assert windows[3].tolist() == [[19, 20, 0], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("height", "width", "window"), [(64, 64, 14), (9, 9, 3), (8, 7, 3), (2, 2, 3), (7, 10, 4)])
+def test_projections_of_the_padding_need_no_product(height: int, width: int, window: int) -> None:
+    torch.manual_seed(0)
+    attention = RelativeAttention(24, 3, window).requires_grad_(False)
+    for parameter in attention.parameters():
+        parameter.normal_(0, 0.5)
+    x = torch.randn(2, height, width, 24)
+    with torch.inference_mode():
+        padded = join_windows(attention(split_windows(x, window)), window, 2, height, width)
+        torch.testing.assert_close(attention.in_windows(x, window), padded, atol=1e-5, rtol=0)
 
 
 def test_relative_table_goes_by_the_distance() -> None:

@@ -110,7 +110,8 @@ def test_positions_of_the_cells(small: tuple[modeling.Sam, Sam]) -> None:
 def assert_same(found: torch.Tensor, expected: torch.Tensor, kind: str) -> None:
     """Equal bit for bit; nearly so for prompts of points and a box (see ONE_PRODUCT)."""
     if kind.startswith("points_box"):
-        assert relative_error(found, expected) <= ONE_PRODUCT
+        # A predicted IoU near 0 rounds as the numbers do that it is the sum of.
+        assert relative_error(found, expected) <= ONE_PRODUCT / min(1.0, float(expected.abs().max()))
     else:
         assert torch.equal(found, expected)
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from training.finetune import measure_all
 from training.samples import make_sample
 from training.scenes import draw
 from training.train import CHECKPOINT, LOG, run
-from training.trainer import Rank, Trainer, make_batch
+from training.trainer import Rank, Trainer, make_batch, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,6 +109,26 @@ def test_minutes_end_a_run(small_config, scenes, tmp_path):
     run(trainer, scenes, tmp_path, minutes=0.02, quiet=True)
     assert 0 < trainer.step < 1000
     assert trainer.seconds >= 1.2
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_stood(small_config, tmp_path):
+    config, log, steps = tmp_path / "config.json", tmp_path / "run" / LOG, []
+    config.write_text(replace(small_config, steps=1_000_000, scenes=4).to_json())
+    command = [sys.executable, "-m", "training.train", "--config", str(config), "--threads", "1"]
+    command += ["--scenes", str(tmp_path / "scenes"), "--out", str(log.parent), "--device", "cpu"]
+    for _ in range(2):
+        log.unlink(missing_ok=True)
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not log.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 0
+        steps.append(read_checkpoint(log.parent / CHECKPOINT)["step"])
+    first_logged = json.loads(log.read_text().splitlines()[0])["step"]
+    assert 20 <= steps[0] < first_logged <= steps[1]
 
 
 def test_config_round_trip():

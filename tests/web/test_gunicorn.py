@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,8 +53,14 @@ class Served:
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
+        return self._says_yes("/ready")
+
+    def is_alive(self) -> bool:
+        return self._says_yes("/health")
+
+    def _says_yes(self, path: str) -> bool:
         try:
-            return requests.get(f"{self.url}/ready", timeout=10).status_code == 200
+            return requests.get(f"{self.url}{path}", timeout=10).status_code == 200
         except requests.RequestException:
             return False
 
@@ -70,10 +77,10 @@ def serve(tmp_path) -> Iterator[Callable[..., Served]]:
     """Starts servers: `serve("--timeout", "3", SAM_THREADS="2")`."""
     running = []
 
-    def start(*arguments: str, **settings: str) -> Served:
+    def start(*arguments: str, until: Callable[[Served], bool] = Served.is_ready, **settings: str) -> Served:
         served = Served(tmp_path / f"log{len(running)}", arguments, settings)
         running.append(served)
-        served.wait_for(served.is_ready)
+        served.wait_for(lambda: until(served))
         return served
 
     yield start
@@ -161,6 +168,15 @@ def test_a_server_that_is_asked_to_stop_answers_what_has_begun(serve, coins):
     assert int(refused.headers["Retry-After"]) >= 1
     assert server.process.wait(60) == 0
     assert not [line for line in server.lines if "Traceback" in line]
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "onnx"])
+def test_a_server_that_is_asked_to_stop_while_it_loads_stops(serve, backend):
+    server = serve(until=Served.is_alive, SAM_BACKEND=backend)
+    time.sleep(0.5)  # loading is in native code by then
+    assert server.stop() == 0
+    # The worker's own end, too: gunicorn tells of one that crashed.
+    assert not [line for line in server.lines if re.search("Traceback|terminate called|SIG[A-Z]+!|code [1-9]", line)]
 
 
 def test_a_long_job_outlives_the_time_out_of_the_worker(serve, coins):

@@ -1,0 +1,58 @@
+"""Linear layers that a processor computes with oneDNN.
+
+PyTorch gives float32 products on a processor to MKL, which on AMD's comes to nine tenths of what oneDNN's kernels reach
+(`script/benchmark`, docs/performance.md), and copies the bias into the result before it adds the product to it. oneDNN
+rounds in another order, so only what need not equal the reference bit for bit goes there.
+"""
+
+import platform
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, which computes with oneDNN once it was told to (`use_onednn`)."""
+
+    onednn = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return linear(x, self.weight, self.bias) if self.onednn else super().forward(x)
+
+
+def use_onednn(module: nn.Module) -> None:
+    """Let all linear layers within a module compute with oneDNN where they can."""
+    for layer in module.modules():
+        if isinstance(layer, Linear):
+            layer.onednn = True
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`, by oneDNN where x is on a processor that it is good for and no gradient is wanted.
+
+    Args:
+        x: (..., in) float; `weight` (out, in) and `bias` (out,) are of its dtype.
+
+    Returns:
+        (..., out), equal to that of `F.linear` up to rounding.
+    """
+    # A compiled or exported graph makes its own choice; oneDNN takes no empty arrays.
+    if x.device.type != "cpu" or x.dtype not in DTYPES or torch.is_grad_enabled() or not x.numel():
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling() or not _has_onednn():
+        return F.linear(x, weight, bias)
+    # What torch.compile puts in the place of a linear layer on a processor; torch has no other name for it. Of arrays
+    # that are not contiguous oneDNN makes a thousand times the work.
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, "none", [], "")
+    return out
+
+
+@cache
+def _has_onednn() -> bool:
+    """Whether this torch has oneDNN, and the processor is one that it was measured on."""
+    return platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

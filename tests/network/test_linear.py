@@ -1,0 +1,73 @@
+"""Linear layers by oneDNN give what those of PyTorch give, up to rounding."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sam_server.network import linear as linear_module
+from sam_server.network.linear import Linear, linear, use_onednn
+
+ERROR = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
+
+
+@pytest.mark.parametrize("dtype", ERROR)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5,), (1, 7), (64, 64), (0, 3), (2, 5, 7), (3, 4, 5, 6)])
+def test_equals_torch(shape: tuple[int, ...], bias: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(*shape, 96).to(dtype), torch.randn(48, 96).to(dtype)
+    given = torch.randn(48).to(dtype) if bias else None
+    with torch.inference_mode():
+        found, expected = linear(x, weight, given), F.linear(x, weight, given)
+    assert (found.shape, found.dtype) == (expected.shape, dtype)
+    assert (found - expected).float().norm() <= ERROR[dtype] * expected.float().norm()
+
+
+def test_any_order_of_memory() -> None:
+    """Slices and transposed arrays, as the decoder has them."""
+    torch.manual_seed(0)
+    wide = torch.randn(9, 7, 200)
+    with torch.inference_mode():
+        for x in (wide[:, 0, :96], wide[..., ::2][..., :96], wide.transpose(0, 1)[..., 100:196], wide[3:4, :, 4:100]):
+            for weight in (torch.randn(48, 96), torch.randn(96, 48).T, torch.randn(48, 200)[:, 50:146]):
+                torch.testing.assert_close(linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=0)
+
+
+def test_onednn_gets_nothing_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[torch.Tensor] = []
+
+    class Spy:
+        def _linear_pointwise(self, x: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Tensor:
+            given.extend((x, weight))
+            return x @ weight.T
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Spy())
+    monkeypatch.setattr(linear_module, "_has_onednn", lambda: True)
+    with torch.inference_mode():
+        linear(torch.randn(64, 200)[:, :96], torch.randn(96, 48).T)
+    assert len(given) == 2
+    assert all(array.is_contiguous() for array in given)
+
+
+def test_a_layer_is_torchs_own_until_it_is_told() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(96, 48), torch.randn(5, 96)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+        use_onednn(layer)
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+    layer(x).sum().backward()  # training goes on as before
+    assert layer.weight.grad is not None
+
+
+def test_where_there_is_no_onednn_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "_has_onednn", lambda: False)
+    x, weight = torch.randn(5, 96), torch.randn(48, 96)
+    with torch.inference_mode():
+        assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+def test_this_torch_has_it() -> None:
+    """The operator has no public name: a torch without it must be noticed, for models would be slower in silence."""
+    if linear_module.platform.machine() in ("x86_64", "AMD64"):
+        assert linear_module._has_onednn()
