@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_server.network.layers import LayerNorm2d
-from sam_server.network.linear import linear
+from sam_server.network.linear import linear, products
 from sam_server.network.mask_decoder import MaskDecoder
 from sam_server.network.transformer import Attention, TwoWayBlock
 
@@ -108,7 +108,8 @@ class FastAttention(nn.Module):
             pooled = _part(weights @ projected.values, len(q)).float()  # (N, heads, T, head)
         else:
             weights = self._scores(q, image).softmax(dim=-1)
-            cells = weights.flatten(1, 2) @ image  # (N, heads * T, C)
+            image = _for_each(image, len(queries))
+            cells = products(weights.flatten(1, 2), image.transpose(-2, -1))  # (N, heads * T, C)
             pooled = _by_head(cells.float(), self.heads) @ self.w_value.transpose(-2, -1)
         merged = pooled.transpose(1, 2).flatten(2) + attention.v_proj.bias
         out: Tensor = attention.out_proj(merged)
@@ -138,7 +139,7 @@ class FastAttention(nn.Module):
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
         positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], len(tokens)).flatten(1, 2)
         image = _for_each(image, len(tokens))
-        scores = torch.baddbmm(positions, absorbed, image.transpose(-2, -1))
+        scores = products(absorbed, image, start=positions)
         return _by_head(scores, self.heads)
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DTYPES = (torch.float32, torch.bfloat16)
+# oneDNN computes blocks of this many columns; other widths, such as model/tiny's, take it longer than MKL.
+BLOCK = 64
 
 
 class Linear(nn.Linear):
@@ -41,15 +43,38 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., out), equal to that of `F.linear` up to rounding.
     """
+    if not _can_take(x, weight):
+        return F.linear(x, weight, bias)
+    # Of arrays with gaps oneDNN makes a thousand times the work.
+    dense = weight if weight.is_contiguous() or weight.T.is_contiguous() else weight.contiguous()
+    # What torch.compile puts in the place of a linear layer on a processor; torch has no other name for it.
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), dense, bias, "none", [], "")
+    return out
+
+
+def products(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
+    """Matrix products of N pairs, `start + x @ y^T`, by oneDNN where that is faster.
+
+    Args:
+        x: (N, A, C) float; `y` (N, B, C) and `start` (N, A, B) are of its dtype.
+
+    Returns:
+        (N, A, B), equal to `torch.baddbmm` up to rounding.
+    """
+    if x.dtype != torch.float32 or not len(x) or not _can_take(x, y[0]):
+        transposed = y.transpose(-2, -1)
+        return x @ transposed if start is None else torch.baddbmm(start, x, transposed)
+    out = torch.stack([linear(a, b) for a, b in zip(x, y, strict=True)])
+    return out if start is None else out.add_(start)
+
+
+def _can_take(x: Tensor, weight: Tensor) -> bool:
+    if any(side % BLOCK for side in weight.shape):
+        return False
     # A compiled or exported graph makes its own choice; oneDNN takes no empty arrays.
     if x.device.type != "cpu" or x.dtype not in DTYPES or torch.is_grad_enabled() or not x.numel():
-        return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling() or not _has_onednn():
-        return F.linear(x, weight, bias)
-    # What torch.compile puts in the place of a linear layer on a processor; torch has no other name for it. Of arrays
-    # that are not contiguous oneDNN makes a thousand times the work.
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, "none", [], "")
-    return out
+        return False
+    return not torch.compiler.is_compiling() and _has_onednn()
 
 
 @cache

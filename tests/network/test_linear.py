@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sam_server.network import linear as linear_module
-from sam_server.network.linear import Linear, linear, use_onednn
+from sam_server.network.linear import Linear, linear, products, use_onednn
 
 ERROR = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
@@ -15,8 +15,8 @@ ERROR = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 @pytest.mark.parametrize("shape", [(5,), (1, 7), (64, 64), (0, 3), (2, 5, 7), (3, 4, 5, 6)])
 def test_equals_torch(shape: tuple[int, ...], bias: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(*shape, 96).to(dtype), torch.randn(48, 96).to(dtype)
-    given = torch.randn(48).to(dtype) if bias else None
+    x, weight = torch.randn(*shape, 128).to(dtype), torch.randn(64, 128).to(dtype)
+    given = torch.randn(64).to(dtype) if bias else None
     with torch.inference_mode():
         found, expected = linear(x, weight, given), F.linear(x, weight, given)
     assert (found.shape, found.dtype) == (expected.shape, dtype)
@@ -26,10 +26,10 @@ def test_equals_torch(shape: tuple[int, ...], bias: bool, dtype: torch.dtype) ->
 def test_any_order_of_memory() -> None:
     """Slices and transposed arrays, as the decoder has them."""
     torch.manual_seed(0)
-    wide = torch.randn(9, 7, 200)
+    wide = torch.randn(9, 7, 300)
     with torch.inference_mode():
-        for x in (wide[:, 0, :96], wide[..., ::2][..., :96], wide.transpose(0, 1)[..., 100:196], wide[3:4, :, 4:100]):
-            for weight in (torch.randn(48, 96), torch.randn(96, 48).T, torch.randn(48, 200)[:, 50:146]):
+        for x in (wide[:, 0, :128], wide[..., ::2][..., :128], wide.transpose(0, 1)[..., 100:228], wide[3:4, :, 4:132]):
+            for weight in (torch.randn(64, 128), torch.randn(128, 64).T, torch.randn(64, 200)[:, 50:178]):
                 torch.testing.assert_close(linear(x, weight), F.linear(x, weight), atol=1e-4, rtol=0)
 
 
@@ -44,14 +44,36 @@ def test_onednn_gets_nothing_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", Spy())
     monkeypatch.setattr(linear_module, "_has_onednn", lambda: True)
     with torch.inference_mode():
-        linear(torch.randn(64, 200)[:, :96], torch.randn(96, 48).T)
+        linear(torch.randn(32, 200)[:, :128], torch.randn(128, 64).T)
     assert len(given) == 2
-    assert all(array.is_contiguous() for array in given)
+    assert all(array.is_contiguous() or array.T.is_contiguous() for array in given)
+
+
+@pytest.mark.parametrize("dtype", ERROR)
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_products_of_pairs(dtype: torch.dtype, start: bool, transposed: bool) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(3, 7, 128).to(dtype), torch.randn(3, 192, 128).to(dtype)
+    y = y.transpose(-2, -1).contiguous().transpose(-2, -1) if transposed else y
+    given = torch.randn(3, 7, 192).to(dtype) if start else None
+    with torch.inference_mode():
+        expected = torch.baddbmm(given if given is not None else torch.zeros(1, 1, 1).to(dtype), x, y.transpose(-2, -1))
+        found = products(x, y, given)
+    assert (found.shape, found.dtype) == ((3, 7, 192), dtype)
+    assert (found - expected).float().norm() <= ERROR[dtype] * expected.float().norm()
+    if given is not None:
+        assert not torch.equal(given, found)  # what was given is left as it was
+
+
+def test_products_of_no_pairs() -> None:
+    with torch.inference_mode():
+        assert products(torch.randn(0, 7, 128), torch.randn(0, 64, 128)).shape == (0, 7, 64)
 
 
 def test_a_layer_is_torchs_own_until_it_is_told() -> None:
     torch.manual_seed(0)
-    layer, x = Linear(96, 48), torch.randn(5, 96)
+    layer, x = Linear(128, 64), torch.randn(5, 128)
     with torch.inference_mode():
         assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
         use_onednn(layer)
@@ -62,9 +84,16 @@ def test_a_layer_is_torchs_own_until_it_is_told() -> None:
 
 def test_where_there_is_no_onednn_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_module, "_has_onednn", lambda: False)
-    x, weight = torch.randn(5, 96), torch.randn(48, 96)
+    x, weight = torch.randn(5, 128), torch.randn(64, 128)
     with torch.inference_mode():
         assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+def test_widths_that_are_no_whole_blocks_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    with torch.inference_mode():
+        assert linear(torch.randn(5, 96), torch.randn(64, 96)).shape == (5, 64)
+        assert products(torch.randn(2, 5, 64), torch.randn(2, 48, 64)).shape == (2, 5, 48)
 
 
 def test_this_torch_has_it() -> None:
