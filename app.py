@@ -168,14 +168,26 @@ class _Server(ThreadedWSGIServer):
     """A thread a request; none of them keeps the process from ending."""
 
     daemon_threads = True
+    stop_asked = False
+
+    def ask_to_stop(self, *_: Any) -> None:
+        """Handles signals. An exception would be lost where it came in the middle of a destructor, say."""
+        self.stop_asked = True
+
+    def service_actions(self) -> None:
+        """Called by `serve_forever` between requests, twice a second at least."""
+        super().service_actions()
+        if self.stop_asked:
+            raise KeyboardInterrupt
 
 
 def main() -> None:
     """Serve with the settings of the environment, without gunicorn: for one user, and for Windows."""
     application = _application()
     config = load_config()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = _Server(config.host, config.port, application, _Handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.ask_to_stop)
     logger.info("listening on http://%s:%d", config.host, server.port)
     try:
         server.serve_forever()

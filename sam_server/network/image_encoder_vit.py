@@ -41,8 +41,10 @@ class RelativeAttention(nn.Module):
         # Replaced by `ImageEncoderViT.set_attention`.
         self.attend: Attend = ATTENTIONS["auto"]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within each (H, W) grid of x (B, H, W, C); returns the same shape."""
+    def forward(self, x: Tensor, window: int = 0) -> Tensor:
+        """Attend within each (H, W) grid of x (B, H, W, C), or within its windows; returns the same shape."""
+        if window:
+            return self.in_windows(x, window)
         batch, height, width, _ = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         merged: Tensor = self.proj(self.within(qkv.flatten(1, 2), height, width))
@@ -105,7 +107,8 @@ class Block(nn.Module):
         """Attention within windows; the last row and column of windows are padded with zeros."""
         plain = self.attn.attend is ATTENTIONS["plain"] or torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not plain:
-            return self.attn.in_windows(x, self.window)
+            attended: Tensor = self.attn(x, self.window)
+            return attended
         batch, height, width, _ = x.shape
         windows = split_windows(x, self.window)
         return join_windows(self.attn(windows), self.window, batch, height, width)
