@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pytorch_sam_wrapper import PyTorchSam
 from sam_config import ConfigError, SamConfig, load_config
 from sam_server.network.sam import Sam
 from sam_server.network.variants import VARIANTS
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -51,9 +51,7 @@ def start() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
     processes = []
 
     def run(command: str, **settings: str) -> tuple[subprocess.Popen, str]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SAM_")}
         env = {**kept, "SAM_PORT": str(port), "SAM_OFFLINE": "true", "SAM_INTRA_OP_THREADS": "1", **settings}
         process = subprocess.Popen(

@@ -5,13 +5,10 @@ import pytest
 
 from sam_server.backend import ImageEmbedding
 from sam_server.recent import KEPT_PICTURES, RecentPictures
-from tests.onnx_backend.small_model import SMALL
 
 
-def embedding(value: float = 0.0) -> ImageEmbedding:
-    spec = SMALL.spec
-    shape = (1, spec.embedding_channels, spec.embedding_size, spec.embedding_size)
-    return ImageEmbedding(np.full(shape, value, np.float32), (4, 4), (4, 4), 0)
+def embedding() -> ImageEmbedding:
+    return ImageEmbedding(np.zeros((1, 8, 4, 4), np.float32), (4, 4), (4, 4), 0)
 
 
 def fail() -> int:

@@ -204,8 +204,7 @@ class FastDecoder(nn.Module):
             image: (1, C, E, E) image embedding.
             dense: (1, C, E, E) or (1, C, 1, 1) dense prompt that all prompts share, such as `PromptEncoder.no_mask`.
         """
-        first: FastBlock = cast(FastBlock, self.blocks[0])
-        return first.project(self._cells(image, dense))
+        return cast(FastBlock, self.blocks[0]).project(self._cells(image, dense))
 
     def attend(self, image: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (N, T, C) float32 and image (N, I, C) after the transformer."""

@@ -110,8 +110,7 @@ def test_positions_of_the_cells(small: tuple[modeling.Sam, Sam]) -> None:
 def assert_same(found: torch.Tensor, expected: torch.Tensor, kind: str) -> None:
     """Equal bit for bit; nearly so for prompts of points and a box (see ONE_PRODUCT)."""
     if kind.startswith("points_box"):
-        # A predicted IoU near 0 rounds as the numbers do that it is the sum of.
-        assert relative_error(found, expected) <= ONE_PRODUCT / min(1.0, float(expected.abs().max()))
+        assert relative_error(found, expected) <= ONE_PRODUCT
     else:
         assert torch.equal(found, expected)
 
@@ -150,7 +149,11 @@ def test_mask_decoder(small: tuple[modeling.Sam, Sam], kind: str, count: int, mu
         torch.testing.assert_close(iou, expected_iou, atol=ROUNDING, rtol=0)
     if count == 1:
         assert_same(plain, expected, kind)
-        assert_same(plain_iou, expected_iou, kind)
+        if kind.startswith("points_box"):
+            # One number near 0 has no size of its own to measure its rounding by.
+            torch.testing.assert_close(plain_iou, expected_iou, atol=ONE_PRODUCT, rtol=0)
+        else:
+            assert torch.equal(plain_iou, expected_iou)
 
 
 def test_prompts_on_pictures_of_their_own(small: tuple[modeling.Sam, Sam]) -> None:

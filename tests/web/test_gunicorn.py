@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "--config", "gunicorn.conf.py"]
 POINT = {"points": [[154, 198]], "point_labels": [1]}
@@ -25,9 +26,7 @@ class Served:
     """A running server."""
 
     def __init__(self, log: Path, arguments: tuple[str, ...], settings: dict[str, str]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SAM_")}

@@ -12,6 +12,7 @@ from sam_config import ConfigError, load_config
 from sam_server.web.application import make_app
 from sam_server.web.limits import RateLimits
 from tests.debian import program
+from tests.ports import free_port
 
 LIMIT = "3/hour"
 
@@ -84,9 +85,7 @@ def test_what_is_no_limit_stops_the_start(text):
 @pytest.fixture
 def redis(tmp_path) -> Iterator[tuple[subprocess.Popen, str]]:
     """A redis-server of the test's own, and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen([program("redis-server", "redis-server"), *arguments], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
