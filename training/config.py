@@ -49,6 +49,7 @@ class TrainConfig:
         ema: decay of the average of weights a step.
         balanced: weight of the balanced cross-entropy at the start.
         balanced_until: share of the run over which the balanced cross-entropy fades out.
+        dense: weight of the loss over all objects of a picture (see `dense`); 0 leaves it out.
     """
 
     variant: SamVariant
@@ -65,6 +66,7 @@ class TrainConfig:
     ema: float = 0.999
     balanced: float = 5.0
     balanced_until: float = 0.6
+    dense: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.stages or self.steps < 1:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_server.arrays import ByteArray, FloatArray
+from training.dense import node_maps
 from training.scene_canvas import Scene, family, node_areas
 
 # Smallest area of a mask, in pixels of the sample, and largest, as a share of it.
@@ -25,10 +26,12 @@ class Sample:
     Attributes:
         image: (S, S, 3) uint8 RGB.
         targets: (P, S / 2, S / 2) uint8 coverage of the masks, 255 inside.
+        nodes: (2, S / 4, S / 4) uint16, which part and which whole object is seen where (see `dense`).
     """
 
     image: ByteArray
     targets: ByteArray
+    nodes: npt.NDArray[np.uint16]
 
 
 def make_sample(
@@ -63,7 +66,7 @@ def make_sample(
         return None
     low = (size // 2, size // 2)
     targets = [_coverage(labels, scene.parents, node, low) for node in nodes]
-    return Sample(np.asarray(image, np.uint8), np.stack(targets))
+    return Sample(np.asarray(image, np.uint8), np.stack(targets), node_maps(labels, scene.parents))
 
 
 def _coverage(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sam_server.network.sam import Sam, build_sam, load_weights
 from training.config import Stage, TrainConfig
+from training.dense import DenseHead, dense_loss
 from training.losses import RoundLoss
 from training.optimizers import make_optimizers
 from training.prompting import interactive_rounds
@@ -126,6 +127,10 @@ class Trainer:
         self.sam = build_sam(config.variant).to(self.device)
         self.average = {key: value.clone() for key, value in self.sam.state_dict().items()}
         self.optimizers = make_optimizers(self.sam, config.optimizer, config.weight_decay)
+        self.dense_head: DenseHead | None = None
+        if config.dense:
+            self.dense_head = DenseHead(config.variant.embedding_channels, config.variant.patch_size).to(self.device)
+            self.optimizers.append(torch.optim.AdamW(self.dense_head.parameters(), lr=0.0, weight_decay=0.0))
         self.step = 0
         self.seconds = 0.0
 
@@ -148,11 +153,21 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(progress)
         self.sam.zero_grad(set_to_none=True)
+        if self.dense_head:
+            self.dense_head.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16):
             embeddings = self.sam.image_encoder(images).to(torch.bfloat16)
-        done = self._decode_and_backward(embeddings, targets, stage, balanced, rng)
+        leaf = embeddings.detach().requires_grad_()
+        done = self._decode_and_backward(leaf, targets, stage, balanced, rng)
+        if self.dense_head:
+            nodes = torch.from_numpy(np.stack([sample.nodes for sample in samples]).astype(np.int64)).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                codes = self.dense_head(leaf)
+            (config.dense * dense_loss(codes, nodes, rng)).backward()
+        if embeddings.requires_grad:
+            embeddings.backward(leaf.grad)
         self._share_gradients()
-        nn.utils.clip_grad_norm_(self.sam.parameters(), config.gradient_clip)
+        nn.utils.clip_grad_norm_(self._parameters(), config.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
@@ -160,16 +175,15 @@ class Trainer:
         return _report(done, self.rate(progress))
 
     def _decode_and_backward(
-        self, embeddings: Tensor, targets: Tensor, stage: Stage, balanced: float, rng: np.random.Generator
+        self, leaf: Tensor, targets: Tensor, stage: Stage, balanced: float, rng: np.random.Generator
     ) -> list[list[RoundLoss]]:
-        """Losses of all rounds of all chunks of prompts; gradients are left in the parameters.
+        """Losses of all rounds of all chunks of prompts; gradients are left in the parameters and the embeddings.
 
         Each chunk is decoded and goes backward before the next: what a few prompts need stays in the cache.
         """
-        side = embeddings.shape[-1]
+        side = leaf.shape[-1]
         rows = max(1, self.chunk_cells // side**2)
         fitted = fit_targets(targets, 4 * side)
-        leaf = embeddings.detach().requires_grad_()
         done = []
         for picture in range(len(leaf)) if rows < stage.masks else range(1):
             pictures = slice(picture, picture + 1) if rows < stage.masks else slice(None)
@@ -180,14 +194,17 @@ class Trainer:
                     loss = torch.stack([item.loss for item in found]).mean() * share
                 loss.backward()
                 done.append(found)
-        if embeddings.requires_grad:
-            embeddings.backward(leaf.grad)
         return done
+
+    def _parameters(self) -> list[nn.Parameter]:
+        """What is trained: of the model, and of the head that is thrown away."""
+        own = [*self.sam.parameters(), *(self.dense_head.parameters() if self.dense_head else ())]
+        return [parameter for parameter in own if parameter.requires_grad]
 
     def _share_gradients(self) -> None:
         if self.rank.count == 1:
             return
-        parameters = [parameter for parameter in self.sam.parameters() if parameter.requires_grad]
+        parameters = self._parameters()
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -220,6 +237,7 @@ class Trainer:
                 "weights": self.sam.state_dict(),
                 "average": self.average,
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "dense_head": self.dense_head.state_dict() if self.dense_head else None,
                 "torch_rng": torch.get_rng_state(),
             },
             part,
@@ -237,6 +255,8 @@ class Trainer:
             raise ValueError(f"{path} was written by a run with another config: start a new run in another folder")
         self.sam.load_state_dict(state["weights"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+        if self.dense_head:
+            self.dense_head.load_state_dict(state["dense_head"])
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])

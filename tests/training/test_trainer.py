@@ -63,9 +63,9 @@ def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_
     assert not weights_equal(first, other)
 
 
-@pytest.mark.parametrize(("stop", "optimizer"), [(2, "adamw"), (3, "muon"), (5, "adamw")])
-def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_path, stop, optimizer):
-    small_config = replace(small_config, optimizer=optimizer)
+@pytest.mark.parametrize(("stop", "optimizer", "dense"), [(2, "adamw", 0.0), (3, "muon", 1.0), (5, "adamw", 1.0)])
+def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_path, stop, optimizer, dense):
+    small_config = replace(small_config, optimizer=optimizer, dense=dense)
     whole = train(small_config, scenes, tmp_path / "whole")
     broken = Trainer(small_config)
     for step in range(stop):
