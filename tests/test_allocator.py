@@ -1,8 +1,15 @@
-"""Freed memory is used again without the system's help."""
+"""Freed memory is used again without the system's help; a mapped file that was read lets its memory go."""
 
+import mmap
 import platform
 import subprocess
 import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sam_server.allocator import release_mapped
 
 PAGES = 64 * 2**20 // 4096  # of one array
 
@@ -34,3 +41,32 @@ def test_no_new_pages():
     if answer == "True":
         assert faults < PAGES / 4
         assert run("None")[1] > faults
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights with a space.data"
+    path.write_bytes(bytes(range(256)) * (1 << 16))  # 16 MiB
+    return path
+
+
+def test_pages_of_a_mapped_file_go_and_come_back(file: Path) -> None:
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        whole = bytes(content)
+        before = psutil.Process().memory_info().rss
+        released = release_mapped(file)
+        assert released == (len(whole) if sys.platform == "linux" else 0)
+        assert before - psutil.Process().memory_info().rss >= 0.9 * released
+        assert bytes(content) == whole
+
+
+def test_what_was_written_to_a_mapping_stays(file: Path) -> None:
+    with file.open("r+b") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as content:
+        content[:5] = b"other"
+        assert release_mapped(file) == 0
+        assert content[:5] == b"other"
+
+
+def test_a_file_that_is_not_mapped_or_not_there(file: Path) -> None:
+    assert release_mapped(file) == 0
+    assert release_mapped(file.with_name("none")) == 0

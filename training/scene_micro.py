@@ -110,6 +110,34 @@ def droplets(size: int, rng: np.random.Generator) -> Canvas:
     return canvas
 
 
+def satellites(size: int, rng: np.random.Generator) -> Canvas:
+    """Large droplets with small ones on them, which are their parts, and small ones between them."""
+    canvas = Canvas(lab_background(size, rng))
+    paint = painter(droplet_look(canvas, rng), rng)
+    look = droplet_look(canvas, rng)
+    small = float(np.exp(rng.uniform(np.log(3.5), np.log(12))))
+    large = small * float(rng.uniform(2.5, 6))
+    most = int(rng.integers(1, 5))
+
+    def small_one() -> FloatArray:
+        return fill([circle_points(48) * np.float32(max(3.0, small * rng.normal(1, 0.08)))])
+
+    def with_satellites(canvas: Canvas, alpha: FloatArray, x: float, y: float) -> int:
+        node = paint(canvas, alpha, x, y)
+        for _ in range(int(rng.integers(0, most + 1))):
+            part = small_one()
+            reach, angle = (min(alpha.shape) / 2 - 0.8 * small) * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+            px, py = x + reach * np.cos(angle), y + reach * np.sin(angle)
+            canvas.paint(part, px, py, shade(part, vary(look, rng), rng, canvas.look_under(part, px, py)), node)
+        return node
+
+    sizes = large * rng.normal(1, 0.05, how_many(rng, size, large, (0.1, 0.5)))
+    scatter(canvas, rng, sizes.astype(np.float32), 0.02, with_satellites, lambda r: fill([circle_points(96) * r]))
+    alone = np.full(int(rng.integers(0, 40)), small, np.float32)
+    scatter(canvas, rng, alone, 0.0, painter(look, rng), lambda _: small_one())
+    return canvas
+
+
 def emulsion(size: int, rng: np.random.Generator) -> Canvas:
     """Crowded droplets, in rows or at random, some with droplets inside them."""
     canvas = Canvas(lab_background(size, rng))

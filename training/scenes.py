@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
     "nested": (objects.nested, 7),
     "photo": (objects.photo, 16),
     "clutter": (objects.clutter, 6),
+    "satellites": (micro.satellites, 8),
 }
 
 # Scenes with these seeds and above are for evaluation only; training uses seeds below.

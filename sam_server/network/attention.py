@@ -25,6 +25,9 @@ SLICE = 512
 # Grids up to this many cells (SAM's windows have 196) fit the cache with their bias.
 SMALL_GRID = 1024
 
+# Small grids, of a window and a head each, that are attended to at once: their biases are 7 MB.
+PART_GRIDS = 48
+
 
 def plain(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """The whole score matrix at once, bit for bit as segment_anything/modeling/image_encoder.py does it."""
@@ -58,22 +61,29 @@ def biased(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
     return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None], scale=scale)[0]
 
 
+def biased_parts(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+    """`biased`, for some windows and heads at a time, so that their bias stays in cache and is never held whole."""
+    parts = zip(*(array.split(PART_GRIDS) for array in (q, k, v, rel_h, rel_w)), strict=True)
+    return torch.cat([biased(*part, scale) for part in parts])
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # unrolled by the compiler, it would be thousands of kernels
 def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """A head and a few rows of queries at a time, so that the scores stay in cache."""
     batch, height, width, _ = rel_h.shape
     rows = max(1, SLICE // width)
-    scaled, keys, values = (q * scale).contiguous(), k.contiguous(), v.transpose(-2, -1).contiguous()
-    out = torch.empty_like(v)
+    # Laid out as the heads are put side by side again, which then needs no copy.
+    out = v.new_empty(height * width, batch, v.shape[-1]).transpose(0, 1)
     for head in range(batch):
+        scaled, keys, values = (q[head] * scale).contiguous(), k[head].contiguous(), v[head].T.contiguous()
         for row in range(0, height, rows):
             cells = slice(row * width, (row + rows) * width)
             # Half-precision scores are added to and normalised in float32, which is faster there and nearer too.
-            scores = linear(scaled[head, cells], keys[head]).float()  # (rows * W, H * W)
+            scores = linear(scaled[cells], keys).float()  # (rows * W, H * W)
             grid = scores.view(-1, width, height, width)
             grid += rel_h[head, row : row + rows, :, :, None]
             grid += rel_w[head, row : row + rows, :, None, :]
-            out[head, cells] = linear(scores.softmax(dim=-1).to(v.dtype), values[head])
+            out[head, cells] = linear(scores.softmax(dim=-1).to(v.dtype), values)
     return out
 
 
@@ -104,7 +114,7 @@ def auto(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: f
         return folded(q, k, v, rel_h, rel_w, scale)
     if q.dtype != torch.float32 and _has_tiles():
         return folded(q, k, v, rel_h, rel_w, scale)
-    attend = biased if q.shape[1] <= SMALL_GRID else sliced
+    attend = biased_parts if q.shape[1] <= SMALL_GRID else sliced
     return attend(q, k, v, rel_h, rel_w, scale)
 
 
@@ -118,6 +128,7 @@ ATTENTIONS: dict[str, Attend] = {
     "plain": plain,
     "folded": folded,
     "biased": biased,
+    "biased_parts": biased_parts,
     "sliced": sliced,
     "unrolled": unrolled,
     "auto": auto,

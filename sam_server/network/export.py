@@ -26,8 +26,9 @@ DEFAULT_OPSET = 23
 # The first with Gelu as one operator; LayerNormalization came with 17.
 OLDEST_OPSET = 20
 
-# A protobuf ends at 2 GiB; weights above this go to a file of their own. Room is left for the graph.
-EXTERNAL_BYTES = 1_900_000_000
+# Weights of this many bytes and more go to a file of their own: engines map it, where those within a graph are copied
+# into memory, twice while it is read. A protobuf would end at 2 GiB anyway.
+EXTERNAL_BYTES = 64_000_000
 
 # Weights smaller than this are not worth a node of their own.
 PACKED_BYTES = 4096
@@ -196,7 +197,7 @@ def export_part(
 
     Args:
         sam: weights in float32, on the CPU. For fp16 the image encoder is cast where it stands.
-        path: NAME.onnx to write; its directory exists. Weights of 2 GB and more go to NAME.onnx.data beside it.
+        path: NAME.onnx to write; its directory exists. Weights of 64 MB and more go to NAME.onnx.data beside it.
         metadata: which part, in which precision, and what else shall stand in the file.
         opset: version of ONNX's operators, OLDEST_OPSET or newer.
         pack: keep weights that are the same in half precision in half the bytes.

@@ -11,6 +11,9 @@ from sam_server.network.linear import Linear
 # Epsilon of every normalisation in the image encoders and of LayerNorm2d (segment_anything/build_sam.py).
 NORM_EPS = 1e-6
 
+# Tokens that go through an MLP at once: 12 MB of a ViT-B's hidden layer.
+PART_TOKENS = 1024
+
 
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of a (B, C, H, W) map.
@@ -45,6 +48,15 @@ class MlpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to (..., width)."""
+        # Of many float32 tokens the hidden layer is the largest array of the encoder: some at a time stay in cache.
+        # In half precision it is smaller, and the parts would be too small for what a call costs.
+        if self.lin1.computes_with_onednn(x) and x.dtype == torch.float32:
+            parts = x.flatten(0, -2).split(PART_TOKENS)
+            out = torch.cat([self._map(part) for part in parts]) if len(parts) > 1 else self._map(parts[0])
+            return out.view(x.shape)
+        return self._map(x)
+
+    def _map(self, x: Tensor) -> Tensor:
         out: Tensor = self.lin2(self.act(self.lin1(x)))
         return out
 

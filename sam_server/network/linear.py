@@ -26,6 +26,10 @@ class Linear(nn.Linear):
         """Map (..., in) to (..., out)."""
         return linear(x, self.weight, self.bias) if self.onednn else super().forward(x)
 
+    def computes_with_onednn(self, x: Tensor) -> bool:
+        """Whether oneDNN will map x."""
+        return self.onednn and _can_take(x, self.weight)
+
 
 def use_onednn(module: nn.Module) -> None:
     """Let all linear layers within a module compute with oneDNN where they can."""

@@ -15,7 +15,8 @@ def quantise(source: Path, target: Path, metadata: ModelMetadata) -> list[Path]:
 
     Args:
         source: .onnx file in float32.
-        target: .onnx file to write, in another directory. Weights of 2 GB and more go to a file beside it.
+        target: .onnx file to write, in another directory. Its weights go to a file beside it if those of
+            the source do.
         metadata: what shall stand in it.
 
     Returns:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from sam_server.allocator import release_mapped
+from sam_server.onnx.files import DATA_SUFFIX
 from sam_server.onnx.metadata import OnnxFileError, command
 from sam_server.onnx.split import split
 
@@ -163,6 +165,7 @@ class OpenVinoEngine:
                 self._beginning, self._cuts = _OpenVinoPart(core, parts.first, config), parts.cuts
                 model = parts.second
             self._main = _OpenVinoPart(core, model, config)
+            release_mapped(path.with_name(path.name + DATA_SUFFIX))
         except Exception as error:  # RuntimeError, and what pybind makes of others
             raise _unreadable(path, error) from error
         self.providers = (OPENVINO,)

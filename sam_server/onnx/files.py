@@ -1,5 +1,6 @@
 """Where the files of an exported model lie, and whether they belong together."""
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sam_server.onnx.metadata import (
     read_metadata,
 )
 
-# Suffix of the file beside NAME.onnx that has its weights, where they are too many for one file.
+# Suffix of the file beside NAME.onnx that has its weights, where they are many.
 DATA_SUFFIX = ".data"
 
 _SUFFIXES = {ENCODER: "encoder", DECODER: "decoder", STANDARD_DECODER: "decoder_standard"}
@@ -65,9 +66,24 @@ def _checked(path: Path, model_type: str, part: str) -> ModelMetadata:
     if not path.is_file():
         raise OnnxFileError(f"{path} is missing; write it with {command(path)}")
     metadata = read_metadata(path)
+    if _lacks_weights(path):
+        data = f"{path.name}{DATA_SUFFIX}"
+        raise OnnxFileError(
+            f"{data} is missing beside {path}, which has its weights there: copy it too, or write both "
+            f"again with {command(path)}"
+        )
     if metadata.spec.model_type != model_type or metadata.part != part:
         raise OnnxFileError(
             f"{path} holds the {metadata.part.replace('_', ' ')} of {metadata.spec.model_type}, "
             f"not what its name says; write it again with {command(path)}"
         )
     return metadata
+
+
+def _lacks_weights(path: Path) -> bool:
+    """Whether the weights of a graph lie in a file beside it that is not there."""
+    data = path.with_name(path.name + DATA_SUFFIX)
+    if data.is_file():
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(data.name.encode()) >= 0

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from sam_server.backend import ModelSpec
@@ -37,6 +39,22 @@ def test_both_are_found(both: Path) -> None:
 def test_one_is_missing(both: Path, part: str) -> None:
     part_path(both, "vit_b", part).unlink()
     with pytest.raises(OnnxFileError, match=rf"{part}\.onnx is missing; write it with .*--model-type vit_b"):
+        find_files(both, "vit_b")
+
+
+@pytest.mark.parametrize("part", [ENCODER, DECODER])
+def test_weights_beside_the_graph_are_missing(both: Path, part: str) -> None:
+    path = part_path(both, "vit_b", part)
+    data = path.with_name(f"{path.name}.data")
+    graph = onnx.load(path)
+    weights = onnx.numpy_helper.from_array(np.zeros(4096, np.float32), "weights")
+    graph.graph.initializer.append(weights)
+    onnx.save(graph, path, save_as_external_data=True, location=data.name)
+    find_files(both, "vit_b")
+    data.unlink()
+    with pytest.raises(
+        OnnxFileError, match=rf"{data.name} is missing beside .*: copy it too, or write both again with"
+    ):
         find_files(both, "vit_b")
 
 
