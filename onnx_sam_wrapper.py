@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 # Prompts that go through the decoder at once: on a CPU as many as stay in its cache (script/benchmark), which is twice
-# as many in half the bytes; on a GPU as many as keep it busy.
+# as many in half the bytes; on a GPU as many as keep it busy. Calls that are computed side by side share the cache.
 CPU_CHUNK = 4
 CPU_CHUNK_BF16 = 8
 GPU_CHUNK = 64
@@ -104,9 +104,9 @@ class OnnxSam:
         size = self._spec.low_res_size
         logits = np.empty((len(prompts), len(chosen), size, size), np.float32)
         iou = np.empty((len(prompts), len(chosen)), np.float32)
-        for start, chunk in self._chunks(prompts):
+        for start, chunk, masks, predicted in self._run_all(embedding, prompts, chosen, -np.inf):
             rows = slice(start, start + len(chunk))
-            masks, iou[rows] = self._run(embedding, chunk, chosen, -np.inf)
+            iou[rows] = predicted
             if len(masks) != len(chunk):
                 raise FloatingPointError(f"{self._info.model_files[1]} predicted an IoU that is not a number")
             logits[rows] = masks
@@ -114,7 +114,10 @@ class OnnxSam:
 
     def decode_above(self, embedding: ImageEmbedding, prompts: PromptBatch, min_iou: float) -> Candidates:
         """See `SamBackend.decode_above`; prompts without a mask above `min_iou` are never upscaled."""
-        found = [self._decode_above(embedding, start, chunk, min_iou) for start, chunk in self._chunks(prompts)]
+        found = [
+            _above(start, masks, iou, min_iou)
+            for start, _, masks, iou in self._run_all(embedding, prompts, MULTIPLE_MASKS, min_iou)
+        ]
         return Candidates(
             np.concatenate([candidates.prompt for candidates in found]),
             np.concatenate([candidates.logits for candidates in found]),
@@ -142,34 +145,36 @@ class OnnxSam:
         nbytes = self._spec.embedding_channels * self._spec.embedding_size**2 * np.dtype(np.float32).itemsize
         return ImageEmbedding(data, image.original_size, image.input_size, nbytes)
 
-    def _decode_above(self, embedding: ImageEmbedding, start: int, prompts: PromptBatch, min_iou: float) -> Candidates:
-        """The good masks of one chunk, whose first prompt is number `start`."""
-        masks, iou = self._run(embedding, prompts, MULTIPLE_MASKS, min_iou)
-        good = iou > np.float32(min_iou)  # (N, M)
-        rows = np.flatnonzero(good.any(axis=1))  # the prompts that the decoder upscaled
-        kept, columns = good[rows].nonzero()
-        return Candidates(start + rows[kept], masks[kept, columns], iou[good])
-
-    def _run(
+    def _run_all(
         self, embedding: ImageEmbedding, prompts: PromptBatch, chosen: IntArray, min_iou: float
-    ) -> tuple[FloatArray, FloatArray]:
-        """Logits (K, M, L, L) of the prompts with a chosen mask above `min_iou`, and IoU (N, M) of all."""
+    ) -> Iterator[tuple[int, PromptBatch, FloatArray, FloatArray]]:
+        """Chunks, each with the number of its first prompt, logits (K, M, L, L) of its prompts with a chosen mask above
+        `min_iou`, and IoU (N, M) of all."""
+        chunks = list(self._chunks(prompts))
+        inputs = (self._inputs(embedding, chunk, chosen, min_iou) for _, chunk in chunks)
+        # Of chunks with a mask input, each has a picture of its own, so they are made one by one.
+        alone = prompts.mask_input is not None
+        results = map(self._decoder.run, inputs) if alone else self._decoder.run_all(list(inputs))
+        for (start, chunk), (masks, iou) in zip(chunks, results, strict=True):
+            yield start, chunk, masks, iou
+
+    def _inputs(
+        self, embedding: ImageEmbedding, prompts: PromptBatch, chosen: IntArray, min_iou: float
+    ) -> dict[str, Any]:
+        """All inputs of the decoder for one chunk."""
         given = prompts.mask_input
         picture = (
             self._pictures.get(embedding, lambda: self._begin(embedding))
             if given is None
             else self._begin(embedding, given)
         )
-        masks, iou = self._decoder.run(
-            {
-                **picture,
-                "point_coords": prompts.point_coords,
-                "point_labels": prompts.point_labels.astype(np.float32),
-                "mask_indices": chosen,
-                "min_iou": np.array([min_iou], np.float32),
-            }
-        )
-        return masks, iou
+        return {
+            **picture,
+            "point_coords": prompts.point_coords,
+            "point_labels": prompts.point_labels.astype(np.float32),
+            "mask_indices": chosen,
+            "min_iou": np.array([min_iou], np.float32),
+        }
 
     def _begin(self, embedding: ImageEmbedding, mask_input: FloatArray | None = None) -> Mapping[str, Any]:
         """The decoder's inputs that are the same for all prompts on a picture, or what the engine makes of them."""
@@ -183,8 +188,25 @@ class OnnxSam:
     def _chunks(self, prompts: PromptBatch) -> Iterator[tuple[int, PromptBatch]]:
         """Parts of a batch, each with the number of its first prompt; the graph takes one mask input a call."""
         step = self._chunk if prompts.mask_input is None else 1
+        if self._decoder.side_by_side > 1 and len(prompts) > step:
+            step = max(1, step // 2)
         for start in range(0, len(prompts), step):
             yield start, prompts[start : start + step]
+
+
+def _above(start: int, masks: FloatArray, iou: FloatArray, min_iou: float) -> Candidates:
+    """The good masks of a chunk whose first prompt is number `start`.
+
+    Args:
+        start: see above.
+        masks: (K, M, L, L) logits of the prompts that the decoder upscaled.
+        iou: (N, M) predicted IoU of all its prompts.
+        min_iou: what a good mask is above.
+    """
+    good = iou > np.float32(min_iou)
+    rows = np.flatnonzero(good.any(axis=1))
+    kept, columns = good[rows].nonzero()
+    return Candidates(start + rows[kept], masks[kept, columns], iou[good])
 
 
 def load_onnx_sam(
@@ -227,7 +249,7 @@ def load_onnx_sam(
     if lost:
         bound = ", ".join(encoder.providers)
         notes += (f"{', '.join(lost)} did not bind (CUDA or its driver is missing or too old); {bound} runs",)
-    decoder = _load(files.decoder, wanted, used, threads, begins_with=PICTURE_INPUTS)
+    decoder = _load(files.decoder, wanted, used, threads, begins_with=PICTURE_INPUTS, side_by_side=True)
     for note in notes:
         logger.warning("%s", note)
     return OnnxSam(files, encoder, decoder, used, notes)
@@ -240,9 +262,10 @@ def _load(
     threads: int | None,
     batch: int | None = None,
     begins_with: Sequence[str] = (),
+    side_by_side: bool = False,
 ) -> Engine:
     if providers[0] == OPENVINO:
-        return OpenVinoEngine(path, precision, threads, batch, begins_with)
+        return OpenVinoEngine(path, precision, threads, batch, begins_with, side_by_side)
     return OrtEngine(path, providers, threads)
 
 

@@ -63,8 +63,8 @@ def biased(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale:
 
 def biased_parts(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """`biased`, for some windows and heads at a time, so that their bias stays in cache and is never held whole."""
-    parts = zip(*(array.split(PART_GRIDS) for array in (q, k, v, rel_h, rel_w)), strict=True)
-    return torch.cat([biased(*part, scale) for part in parts])
+    parts = [slice(start, start + PART_GRIDS) for start in range(0, len(q), PART_GRIDS)]
+    return torch.cat([biased(q[part], k[part], v[part], rel_h[part], rel_w[part], scale) for part in parts])
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # unrolled by the compiler, it would be thousands of kernels

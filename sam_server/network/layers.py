@@ -51,9 +51,9 @@ class MlpBlock(nn.Module):
         # Of many float32 tokens the hidden layer is the largest array of the encoder: some at a time stay in cache.
         # In half precision it is smaller, and the parts would be too small for what a call costs.
         if self.lin1.computes_with_onednn(x) and x.dtype == torch.float32:
-            parts = x.flatten(0, -2).split(PART_TOKENS)
-            out = torch.cat([self._map(part) for part in parts]) if len(parts) > 1 else self._map(parts[0])
-            return out.view(x.shape)
+            rows = x.flatten(0, -2)
+            parts = [rows[start : start + PART_TOKENS] for start in range(0, len(rows), PART_TOKENS)]
+            return torch.cat([self._map(part) for part in parts]).view(x.shape)
         return self._map(x)
 
     def _map(self, x: Tensor) -> Tensor:

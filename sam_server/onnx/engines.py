@@ -1,8 +1,10 @@
 """What computes an ONNX file: ONNX Runtime with its execution providers, or OpenVINO on the CPU."""
 
 import importlib.util
+import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,9 @@ GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 
 # ONNX Runtime's severity from which on it logs: 3 is errors. What matters of its warnings is read from the session.
 LOG_SEVERITY = 3
+
+# Most calls that OpenVINO computes side by side, each with memory of its own.
+MOST_SIDE_BY_SIDE = 8
 
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 
@@ -45,6 +50,11 @@ class Engine(Protocol):
         """Where it computes: "cpu" or "cuda:0"."""
         ...
 
+    @property
+    def side_by_side(self) -> int:
+        """How many calls `run_all` computes at the same time."""
+        ...
+
     def begin(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Compute what depends on these inputs alone, if the engine was made for that; to be given to `run` with all
         other inputs, as often as one likes."""
@@ -52,6 +62,10 @@ class Engine(Protocol):
 
     def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """Every output, in order, as arrays of their own; inputs may come from `run_on_device` and `begin`."""
+        ...
+
+    def run_all(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[list[npt.NDArray[Any]]]:
+        """What `run` gives for each of the inputs, in their order; computed side by side where that is faster."""
         ...
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
@@ -70,6 +84,8 @@ class OrtEngine:
     Raises:
         OnnxFileError: ONNX Runtime cannot read the file.
     """
+
+    side_by_side = 1
 
     def __init__(self, path: Path, providers: Sequence[str], threads: int | None) -> None:
         options = onnxruntime.SessionOptions()
@@ -100,6 +116,10 @@ class OrtEngine:
             return outputs
         return [value.numpy() for value in self._run_bound(inputs, "cpu")]
 
+    def run_all(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[list[npt.NDArray[Any]]]:
+        """See `Engine.run_all`: one after the other."""
+        return map(self.run, calls)
+
     def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
         """See `Engine.run_on_device`: an OrtValue on a GPU, else an array."""
         return self.run(inputs)[0] if self.device == "cpu" else self._run_bound(inputs, "cuda")[0]
@@ -128,6 +148,8 @@ class OpenVinoEngine:
         batch: first dimension of every input of a file that leaves it open. Where all sizes are known, OpenVINO plans
             its memory: a ViT-B encoder takes 0.6 GB less, and a little less time.
         begins_with: inputs that `begin` takes, all of them; what depends on them alone becomes a part of its own.
+        side_by_side: let `run_all` give each thread a call of its own. The small products of a decoder leave threads
+            that share one waiting for each other: 64 points of a ViT-B in fp32 take a sixth less on two.
 
     Raises:
         OnnxFileError: OpenVINO cannot read the file.
@@ -140,6 +162,7 @@ class OpenVinoEngine:
         threads: int | None,
         batch: int | None = None,
         begins_with: Sequence[str] = (),
+        side_by_side: bool = False,
     ) -> None:
         import openvino
 
@@ -165,6 +188,8 @@ class OpenVinoEngine:
                 self._beginning, self._cuts = _OpenVinoPart(core, parts.first, config), parts.cuts
                 model = parts.second
             self._main = _OpenVinoPart(core, model, config)
+            self.side_by_side = min(threads or 1, MOST_SIDE_BY_SIDE) if side_by_side else 1
+            self._calls = _OpenVinoCalls(core, model, config, self.side_by_side) if self.side_by_side > 1 else None
             release_mapped(path.with_name(path.name + DATA_SUFFIX))
         except Exception as error:  # RuntimeError, and what pybind makes of others
             raise _unreadable(path, error) from error
@@ -181,6 +206,10 @@ class OpenVinoEngine:
     def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """See `Engine.run`."""
         return self._main.run(inputs)
+
+    def run_all(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[list[npt.NDArray[Any]]]:
+        """See `Engine.run_all`."""
+        return map(self.run, calls) if self._calls is None or len(calls) < 2 else self._calls.run(calls)
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> Any:
         """See `Engine.run_on_device`."""
@@ -199,8 +228,51 @@ class _OpenVinoPart:
     def run(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """Every output, in order."""
         with self._turn:
-            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
-            return [np.array(results[index]) for index in range(len(self._model.outputs))]
+            return _infer(self._request, inputs)
+
+
+class _OpenVinoCalls:
+    """A model whose calls are computed side by side, a share of the threads each. Threads may share it."""
+
+    def __init__(self, core: Any, model: Any, config: Mapping[str, Any], count: int) -> None:
+        self._core = core
+        self._source = model
+        self._config = {**config, "NUM_STREAMS": count}
+        self._count = count
+        self._model: Any = None
+        self._compiling = threading.Lock()
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(self, calls: Sequence[Mapping[str, Any]]) -> Iterator[list[npt.NDArray[Any]]]:
+        """Every output of each call, in order."""
+        self._compile()
+        pool = ThreadPoolExecutor(self._count, "openvino")
+        try:
+            yield from pool.map(self._run_one, calls)
+        finally:  # a caller may have had enough
+            pool.shutdown(cancel_futures=True)
+
+    def _run_one(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        request = self._requests.get()  # waits for those of other callers
+        try:
+            return _infer(request, inputs)
+        finally:
+            self._requests.put(request)
+
+    def _compile(self) -> None:
+        """At the first call: a server that is only clicked at needs none of it, and is ready earlier."""
+        with self._compiling:
+            if self._model is None:
+                self._model = self._core.compile_model(self._source, "CPU", self._config)
+                self._source = None
+                for _ in range(self._count):
+                    self._requests.put(self._model.create_infer_request())
+
+
+def _infer(request: Any, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+    """Every output, as arrays of their own: those of a request are written again by its next call."""
+    results = request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+    return [np.array(results[index]) for index in range(len(results))]
 
 
 def available_providers() -> tuple[str, ...]:

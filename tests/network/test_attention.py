@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sam_server.network.attention import ATTENTIONS, SLICE, SMALL_GRID
+from sam_server.network.attention import ATTENTIONS, PART_GRIDS, SLICE, SMALL_GRID
 
 # Largest difference, relative to values near 1: rounding of another order of sums, and of 8 or 11 bits.
 ERROR = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -35,6 +35,7 @@ def terms(batch: int, height: int, width: int, head: int, dtype: torch.dtype) ->
         (3, 14, 14, 64),  # ViT-B's windows
         (2, 5, 9, 32),  # not square
         (2, 9, 5, 80),  # ViT-H's heads
+        (50, 3, 4, 8),  # windows and heads of more than one part
         (1, 36, 30, 16),  # past SMALL_GRID, in slices that do not divide it
     ],
 )
@@ -53,6 +54,7 @@ def test_the_cases_above_reach_every_branch() -> None:
     assert SMALL_GRID < 36 * 30
     assert 36 % (SLICE // 30)
     assert SMALL_GRID >= 14 * 14
+    assert PART_GRIDS < 50 < 2 * PART_GRIDS
 
 
 @pytest.mark.parametrize("name", [name for name in ATTENTIONS if name != "sliced"])

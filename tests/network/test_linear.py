@@ -1,10 +1,13 @@
 """Linear layers by oneDNN give what those of PyTorch give, up to rounding."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from sam_server.network import linear as linear_module
+from sam_server.network.layers import PART_TOKENS, MlpBlock
 from sam_server.network.linear import Linear, linear, products, use_onednn
 
 ERROR = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -100,3 +103,17 @@ def test_this_torch_has_it() -> None:
     """The operator has no public name: a torch without it must be noticed, for models would be slower in silence."""
     if linear_module.platform.machine() in ("x86_64", "AMD64"):
         assert linear_module._has_onednn()
+
+
+@pytest.mark.parametrize("dtype", ERROR)
+@pytest.mark.parametrize("shape", [(PART_TOKENS,), (1, 40, 64), (2, 1025)])
+def test_an_mlp_of_many_tokens_in_parts(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = MlpBlock(64, 256, torch.nn.GELU()).to(dtype).requires_grad_(False)
+    fast = copy.deepcopy(plain)
+    use_onednn(fast)
+    x = torch.randn(*shape, 64).to(dtype)
+    with torch.inference_mode():
+        found, expected = fast(x), plain(x)
+    assert (found.shape, found.dtype) == (x.shape, dtype)
+    assert (found - expected).float().norm() <= ERROR[dtype] * expected.float().norm()

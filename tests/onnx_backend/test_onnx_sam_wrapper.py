@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from pytorch_sam_wrapper import PyTorchSam
 from sam_server import transforms
 from sam_server.backend import ImageEmbedding, SamBackend
 from sam_server.onnx import engines
-from sam_server.onnx.engines import CPU_PROVIDER, OPENVINO
+from sam_server.onnx.engines import CPU_PROVIDER, OPENVINO, OpenVinoEngine
+from sam_server.onnx.files import find_files
 from sam_server.onnx.metadata import OnnxFileError
 from sam_server.predictor import Predictor
 from sam_server.prompts import PromptBatch
@@ -23,9 +25,14 @@ ROUNDING = 1e-5
 SHAPES = [(1, 2, False), (2, 1, False), (9, 3, False), (64, 2, False), (1, 2, True), (3, 0, True)]
 
 
-@pytest.fixture(scope="module", params=[OPENVINO, CPU_PROVIDER])
+@pytest.fixture(
+    scope="module",
+    params=[(OPENVINO, 1), (OPENVINO, 3), (CPU_PROVIDER, 1)],
+    ids=["OpenVINO", "OpenVINO side by side", "ONNX Runtime"],
+)
 def onnx_sam(request: pytest.FixtureRequest, small_model: SmallModel) -> OnnxSam:
-    return load_onnx_sam(small_model.onnx_dir, "small", [request.param], threads=1)
+    provider, threads = request.param
+    return load_onnx_sam(small_model.onnx_dir, "small", [provider], threads=threads)
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +252,50 @@ def test_a_damaged_graph_is_refused(small_model: SmallModel, tmp_path: Path, pro
         (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"MatMul", b"MatMux"))
     with pytest.raises(OnnxFileError, match=r"sam_small_encoder\.onnx cannot be loaded .* --model-type small --force"):
         load_onnx_sam(tmp_path, "small", [provider])
+
+
+class TestSideBySide:
+    """Calls of one decoder that are computed at the same time."""
+
+    @pytest.fixture
+    def decoder(self, small_model: SmallModel) -> OpenVinoEngine:
+        path = find_files(small_model.onnx_dir, "small").decoder
+        return OpenVinoEngine(path, "fp32", 2, begins_with=onnx_sam_wrapper.PICTURE_INPUTS, side_by_side=True)
+
+    @pytest.fixture
+    def calls(self, decoder: OpenVinoEngine) -> list[dict[str, Any]]:
+        size = SMALL.spec.low_res_size
+        embedding = np.random.default_rng(0).normal(0, 1, (1, SMALL.embedding_channels, size // 4, size // 4))
+        values = (embedding.astype(np.float32), np.zeros((1, 1, size, size), np.float32), np.zeros(1, np.float32))
+        picture = decoder.begin(dict(zip(onnx_sam_wrapper.PICTURE_INPUTS, values, strict=True)))
+        chosen = {"mask_indices": np.array([1, 2, 3]), "min_iou": np.array([-np.inf], np.float32)}
+        prompts = [batch(2, 2, False, seed) for seed in range(7)]
+        return [
+            {"point_coords": p.point_coords, "point_labels": p.point_labels.astype(np.float32), **chosen, **picture}
+            for p in prompts
+        ]
+
+    def test_results_are_in_order_and_equal_those_one_by_one(
+        self, decoder: OpenVinoEngine, calls: list[dict[str, Any]]
+    ) -> None:
+        assert decoder.side_by_side == 2
+        for found, inputs in zip(decoder.run_all(calls), calls, strict=True):
+            for array, expected in zip(found, decoder.run(inputs), strict=True):
+                assert relative(array, expected) <= ROUNDING
+
+    def test_a_caller_that_has_enough_leaves_nothing_behind(
+        self, decoder: OpenVinoEngine, calls: list[dict[str, Any]]
+    ) -> None:
+        for _ in range(3):
+            results = decoder.run_all(calls)
+            next(iter(results))
+            results.close()  # type: ignore[attr-defined]  # it is a generator
+        assert len(list(decoder.run_all(calls))) == len(calls)
+
+    def test_a_call_that_fails_is_reported_and_the_next_one_works(
+        self, decoder: OpenVinoEngine, calls: list[dict[str, Any]]
+    ) -> None:
+        broken = [*calls[:2], {**calls[2], "point_coords": np.zeros((2, 5, 7), np.float32)}]
+        with pytest.raises(RuntimeError):
+            list(decoder.run_all(broken))
+        assert len(list(decoder.run_all(calls))) == len(calls)
