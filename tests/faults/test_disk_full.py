@@ -1,6 +1,7 @@
 """The disk is full while a checkpoint is fetched: the small model answers and says why; with room the rest follows."""
 
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -71,17 +72,32 @@ def mirror(checkpoint: Path) -> Iterator[Mirror]:
     http.server_close()
 
 
+# Stands for a full disk where files must outlive the server: the write fails in the middle, and Python ignores the
+# signal beside it.
+LIMITED = ("bash", "-c", f'ulimit -f {ROOM}; exec "$@"', "bash")
+
+
+def on_full_disk(directory: Path) -> tuple[str, ...] | None:
+    """What runs a command with a file system of ROOM KiB at `directory`; None where nobody may mount one."""
+    directory.mkdir()
+    mount = f'mount -t tmpfs -o size={ROOM}k tmpfs "$0" && exec "$@"'
+    within = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(directory))
+    try:
+        subprocess.run([*within, "true"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return within
+
+
 @pytest.fixture
 def start(launch: Callable[..., Running], mirror: Mirror, model_dir: Path) -> Callable[..., Running]:
     """Starts a server that wants vit_b and has to fetch it."""
     gunicorn = (sys.executable, "-m", "tests.faults.small_server", str(mirror.path))
     gunicorn = (*gunicorn, "--config", "gunicorn.conf.py", "app:app")
 
-    def begin(full: bool, **environ: str) -> Running:
-        # The limit stands for the full disk: the write fails in the middle, and Python ignores the signal beside it.
-        limited = ("bash", "-c", f'ulimit -f {ROOM}; exec "$@"', "bash")
+    def begin(within: tuple[str, ...], **environ: str) -> Running:
         return launch(
-            (*limited, *gunicorn) if full else gunicorn,
+            (*within, *gunicorn),
             SAM_MODEL_TYPE="vit_b",
             SAM_OFFLINE="false",
             SAM_CHECKPOINT_MIRROR=f"http://127.0.0.1:{mirror.port}",
@@ -101,7 +117,7 @@ def model_dir(tmp_path: Path) -> Path:
 def test_disk_full_while_a_checkpoint_is_fetched(
     start: Callable[..., Running], mirror: Mirror, model_dir: Path, coins: bytes
 ) -> None:
-    server = start(full=True)
+    server = start(LIMITED)
     info = server.get("/backend_info")
     assert (info["model_type"], info["requested_model_type"]) == ("tiny", "vit_b")
     assert f"{NAME} cannot be written" in info["fallback_reason"]
@@ -114,7 +130,7 @@ def test_disk_full_while_a_checkpoint_is_fetched(
     server.stop()
 
     mirror.ranges.clear()
-    server = start(full=False)
+    server = start(())
     info = server.get("/backend_info")
     assert (info["model_type"], info["fallback_reason"], info["model_files"]) == ("vit_b", None, [NAME])
     assert mirror.ranges == [f"bytes={came}-"], "what had come was fetched again"
@@ -122,11 +138,14 @@ def test_disk_full_while_a_checkpoint_is_fetched(
     assert (model_dir / NAME).read_bytes() == mirror.path.read_bytes()
 
 
-def test_strict_server_stops_with_one_line(start: Callable[..., Running], model_dir: Path) -> None:
-    server = start(full=True, SAM_STRICT="true", wait=False)
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_strict_server_stops_with_one_line(start: Callable[..., Running], model_dir: Path, when: str) -> None:
+    disk = on_full_disk(model_dir) if when == "before" else None
+    server = start(disk or LIMITED, SAM_STRICT="true", wait=False)
     wait_for(lambda: server.process.poll() is not None, "the server does not stop", server.tail)
     assert server.process.returncode == EXIT_NO_MODEL
-    lines = [line for line in server.log.read_text().splitlines() if "cannot be written" in line]
+    words = "make room, or set SAM_MODEL_DIR" if disk else "cannot be written"
+    lines = [line for line in server.log.read_text().splitlines() if words in line]
     assert len(lines) == 1, server.tail()
     assert "SAM_STRICT=true" in lines[0]
     assert NAME in lines[0]
