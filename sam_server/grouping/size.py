@@ -28,18 +28,23 @@ class SizeParameters(MethodParameters):
             one mean reach about 0.6 when they are cut in two, two kinds of clearly different size 0.75 and more.
         max_cv: coefficient of variation of the diameters, > 0, above which the masks are cut even where no
             silhouette reaches min_silhouette; never if None.
+        outlier_share: share of all masks, 0 to 1. Where the number of classes is chosen, a single mask that is less
+            than this and would be a class of its own is an outlier: classes are found without it, and it joins the one
+            that its size is nearest to. With 0 there are no outliers.
     """
 
     classes: int | None = None
     max_classes: int = 4
     min_silhouette: float = 0.7
     max_cv: float | None = None
+    outlier_share: float = 0.05
 
     def __post_init__(self) -> None:
         check_range("size.classes", self.classes, 1, MAX_CLASSES)
         check_range("size.max_classes", self.max_classes, 1, MAX_CLASSES)
         check_range("size.min_silhouette", self.min_silhouette, -1, 1)
         check_range("size.max_cv", self.max_cv, 0)
+        check_range("size.outlier_share", self.outlier_share, 0, 1)
 
 
 def group_by_size(selection: Selection, parameters: SizeParameters) -> Partition:
@@ -56,6 +61,37 @@ def group_by_size(selection: Selection, parameters: SizeParameters) -> Partition
     logs = np.log(diameters)
     if not np.isfinite(logs).all():
         raise GroupingError("size classes need masks that are not empty: filter by min_area", "size")
+    kept = np.ones(len(logs), np.bool_)
+    while True:
+        classes = _find_classes(logs[kept], diameters[kept], parameters)
+        counts = np.bincount(classes.labels)
+        lone = parameters.classes is None and len(counts) > 1 and parameters.outlier_share * len(logs) > 1
+        outliers = np.flatnonzero(kept)[counts[classes.labels] == 1] if lone else []
+        if len(outliers) == 0:
+            break
+        kept[outliers] = False
+    labels = np.searchsorted(-np.log(classes.limits), -logs)  # limits descend, as classes do
+    labels[kept] = classes.labels
+    names = tuple(f"size class {k + 1}" for k in range(len(counts)))
+    return Partition(labels.astype(np.int64), names, {"silhouette": classes.silhouette, "limits": classes.limits})
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Size classes.
+
+    Attributes:
+        labels: (n,) the class of each value; 0 has the largest.
+        limits: diameters between the classes, descending.
+        silhouette: mean over all; None for one class.
+    """
+
+    labels: IntArray
+    limits: list[float]
+    silhouette: float | None
+
+
+def _find_classes(logs: Values, diameters: Values, parameters: SizeParameters) -> _Classes:
     values, weights, position = _steps(logs)
     wanted = [parameters.classes] if parameters.classes else range(1, parameters.max_classes + 1)
     cuts = _optimal_cuts(values, weights, min(max(wanted), len(values)))
@@ -67,8 +103,7 @@ def group_by_size(selection: Selection, parameters: SizeParameters) -> Partition
     # Classes ascend with the values; the largest size is to come first.
     labels = best - 1 - (np.searchsorted(starts, position, side="right") - 1)
     limits = [float(np.exp((values[start - 1] + values[start]) / 2)) for start in starts[:0:-1]]
-    details = {"silhouette": scores.get(best), "limits": limits}
-    return Partition(labels.astype(np.int64), tuple(f"size class {k + 1}" for k in range(best)), details)
+    return _Classes(labels.astype(np.int64), limits, scores.get(best))
 
 
 def _worth_cutting(diameters: Values, score: float, parameters: SizeParameters) -> bool:

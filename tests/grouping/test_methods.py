@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,25 @@ def test_size_classes(set_of_masks: MakeSet) -> None:
     large = group_masks(measured, [SizeParameters()], Filters(min_diameter=15))
     assert groups(large) == {"size class 1": {0, 2, 5}}
     assert len(groups(group_masks(measured, [SizeParameters(max_cv=0.001)], Filters(min_diameter=15)))) > 1
+
+
+def sized(diameters: list[float], **parameters: Any) -> list[int]:
+    """Class of each of some masks of these diameters."""
+    selection = SimpleNamespace(measures=SimpleNamespace(equivalent_diameter_area=np.array(diameters)))
+    return size.group_by_size(selection, SizeParameters(**parameters)).labels.tolist()
+
+
+def test_one_outlier_makes_no_size_class() -> None:
+    kinds = [*np.linspace(39, 41, 12), *np.linspace(19, 21, 12)]
+    two = [0] * 12 + [1] * 12
+    assert sized(kinds) == two
+    assert sized([*kinds, 3.0], max_classes=2) == [*two, 1]
+    assert sized([3.0, *kinds, 400.0], max_classes=2) == [1, *two, 0]
+    assert sized([*kinds, 3.0], max_classes=2, outlier_share=0.0) == [0] * 24 + [1]
+    assert sized([*kinds, 3.0, 3.1], max_classes=2) == [0] * 24 + [1] * 2, "two of a kind are a class"
+    assert sized([*kinds, 3.0], classes=2) == [0] * 24 + [1], "who asks for classes gets them"
+    assert sized([40.0, 10.0]) == [0, 0]
+    assert sized([40.0, 41.0, 39.0, 10.0]) == [0, 0, 0, 1], "one of four is no outlier"
 
 
 def test_many_sizes_stay_within_memory() -> None:
