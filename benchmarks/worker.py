@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.pictures import draw_picture
 from benchmarks.settings import Settings, Side
 from benchmarks.sides import Runner, click_points, make_runner
+from sam_server.arrays import ByteArray
 
 # Clicks that are timed together, as one takes milliseconds.
 CLICKS = 4
@@ -73,9 +74,9 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def encode_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+def encode_task(task: Task, runner: Runner, picture: ByteArray) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """Encode the picture, or a batch of it."""
-    pictures = [draw_picture(*task.settings.picture_size)] * task.batch
+    pictures = [picture] * task.batch
 
     def save(encoded: Any) -> None:
         np.savez(task.outcome, embedding=runner.embedding_array(encoded)[:1])
@@ -83,9 +84,9 @@ def encode_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable
     return lambda: runner.encode(pictures), save
 
 
-def click_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+def click_task(task: Task, runner: Runner, picture: ByteArray) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """Click at a few points one by one."""
-    encoded = runner.encode([draw_picture(*task.settings.picture_size)])
+    encoded = runner.encode([picture])
     points = click_points(task.settings)[:: 64 // CLICKS]
 
     def save(clicks: Any) -> None:
@@ -94,9 +95,9 @@ def click_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable[
     return lambda: [runner.click(encoded, point) for point in points], save
 
 
-def points_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+def points_task(task: Task, runner: Runner, picture: ByteArray) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """Decode 64 points in one call."""
-    encoded = runner.encode([draw_picture(*task.settings.picture_size)])
+    encoded = runner.encode([picture])
     points = click_points(task.settings)
 
     def save(logits: Any) -> None:
@@ -105,9 +106,8 @@ def points_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable
     return lambda: runner.points(encoded, points), save
 
 
-def automatic_task(task: Task, runner: Runner) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+def automatic_task(task: Task, runner: Runner, picture: ByteArray) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """Find every mask of the picture."""
-    picture = draw_picture(*task.settings.picture_size)
 
     def save(records: Any) -> None:
         kept = [{"segmentation": r["segmentation"], "predicted_iou": float(r["predicted_iou"])} for r in records]
@@ -137,10 +137,12 @@ def timed(run: Callable[[], Any], runner: Runner) -> tuple[float, Any]:
 def serve(lines: TextIO, answer: Callable[[dict[str, Any]], None]) -> None:
     """Load, warm up, and do what the lines say."""
     task = Task.from_json(next(lines))
+    # Before the model is there: what drawing takes is no side's memory, and none may keep it.
+    picture = draw_picture(*task.settings.picture_size)
     started = time.perf_counter()
     runner = make_runner(task.settings, task.side, task.painted)
     load = time.perf_counter() - started
-    run, save = TASKS[task.part](task, runner)
+    run, save = TASKS[task.part](task, runner, picture)
     divisor = CLICKS if task.part == "click" else task.batch
     first, result = timed(run, runner)
     answer({"load": load, "engine": runner.engine, "first": first / divisor, "warm": first < WARM_UP_LIMIT})

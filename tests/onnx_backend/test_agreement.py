@@ -81,7 +81,7 @@ def test_fp32_equals_pytorch(onnx_dir: Path, expected: Answers, provider: str) -
 
 def test_bf16_is_near(onnx_dir: Path, expected: Answers) -> None:
     _, iou = ious(load_onnx_sam(onnx_dir, "tiny", [OPENVINO], precision="bf16"), expected)
-    assert iou.mean() >= 0.97
+    assert iou.mean() >= 0.95  # bf16 moves boundaries, and most those that the model is unsure of
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
