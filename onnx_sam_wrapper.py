@@ -196,10 +196,10 @@ class OnnxSam:
 
 
 def _above(start: int, masks: FloatArray, iou: FloatArray, min_iou: float) -> Candidates:
-    """The good masks of a chunk whose first prompt is number `start`.
+    """The good masks of a chunk.
 
     Args:
-        start: see above.
+        start: number of its first prompt.
         masks: (K, M, L, L) logits of the prompts that the decoder upscaled.
         iou: (N, M) predicted IoU of all its prompts.
         min_iou: what a good mask is above.

@@ -92,6 +92,13 @@ def painter(look: Look, rng: np.random.Generator, spread: float = 0.03) -> Paint
     return paint
 
 
+def paint_part(
+    canvas: Canvas, part: FloatArray, x: float, y: float, look: Look, node: int, rng: np.random.Generator
+) -> int:
+    """Paint a part of a node, in a variation of a look; the part's own node."""
+    return canvas.paint(part, x, y, shade(part, vary(look, rng), rng, canvas.look_under(part, x, y)), node)
+
+
 def droplets(size: int, rng: np.random.Generator) -> Canvas:
     """Separate or touching round droplets of one or two populations, from about 8 pixels across."""
     canvas = Canvas(lab_background(size, rng))
@@ -128,7 +135,7 @@ def satellites(size: int, rng: np.random.Generator) -> Canvas:
             part = small_one()
             reach, angle = (min(alpha.shape) / 2 - 0.8 * small) * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
             px, py = x + reach * np.cos(angle), y + reach * np.sin(angle)
-            canvas.paint(part, px, py, shade(part, vary(look, rng), rng, canvas.look_under(part, px, py)), node)
+            paint_part(canvas, part, px, py, look, node, rng)
         return node
 
     sizes = large * rng.normal(1, 0.05, how_many(rng, size, large, (0.1, 0.5)))
@@ -154,7 +161,7 @@ def emulsion(size: int, rng: np.random.Generator) -> Canvas:
                 part = fill([circle_points(48) * np.float32(radius * rng.uniform(0.2, 0.55))])
                 reach, angle = radius * rng.uniform(0, 0.4), rng.uniform(0, 6.3)
                 px, py = x + reach * np.cos(angle), y + reach * np.sin(angle)
-                canvas.paint(part, px, py, shade(part, vary(inner, rng), rng, canvas.look_under(part, px, py)), node)
+                paint_part(canvas, part, px, py, inner, node, rng)
         return node
 
     radius = float(np.exp(rng.uniform(np.log(7), np.log(60))))
@@ -225,9 +232,7 @@ def cells(size: int, rng: np.random.Generator) -> Canvas:
         if nucleated and radius > 7 and rng.random() < 0.95:
             part = fill([round_outline(rng, rng.uniform(0.7, 1), 0.06) * np.float32(radius * share)])
             px, py = x + rng.normal(0, 0.1) * radius, y + rng.normal(0, 0.1) * radius
-            nucleus = canvas.paint(
-                part, px, py, shade(part, vary(core, rng), rng, canvas.look_under(part, px, py)), node
-            )
+            nucleus = paint_part(canvas, part, px, py, core, node, rng)
             if radius * share > 12 and rng.random() < 0.5:
                 spot = fill([circle_points(24) * np.float32(radius * share * rng.uniform(0.2, 0.35))])
                 canvas.paint(

@@ -61,15 +61,15 @@ def group_by_size(selection: Selection, parameters: SizeParameters) -> Partition
     logs = np.log(diameters)
     if not np.isfinite(logs).all():
         raise GroupingError("size classes need masks that are not empty: filter by min_area", "size")
+    may_be_outliers = parameters.classes is None and parameters.outlier_share * len(logs) > 1
     kept = np.ones(len(logs), np.bool_)
     while True:
         classes = _find_classes(logs[kept], diameters[kept], parameters)
         counts = np.bincount(classes.labels)
-        lone = parameters.classes is None and len(counts) > 1 and parameters.outlier_share * len(logs) > 1
-        outliers = np.flatnonzero(kept)[counts[classes.labels] == 1] if lone else []
-        if len(outliers) == 0:
+        alone = counts[classes.labels] == 1
+        if not may_be_outliers or len(counts) == 1 or not alone.any():
             break
-        kept[outliers] = False
+        kept[np.flatnonzero(kept)[alone]] = False
     labels = np.searchsorted(-np.log(classes.limits), -logs)  # limits descend, as classes do
     labels[kept] = classes.labels
     names = tuple(f"size class {k + 1}" for k in range(len(counts)))
