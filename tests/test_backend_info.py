@@ -1,6 +1,7 @@
 """/backend_info tells the truth in each of the four steps of `auto`, over HTTP."""
 
 import functools
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,29 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from app import create_app
-from convert_to_onnx import main as convert_to_onnx
 from sam_config import SamConfig
 from sam_server.checkpoints.download import sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.sam import build_sam
-from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.network.variants import VARIANTS
+from tests.exported import exported_small
+from tests.onnx_backend import small_model
 
-# A vit_b small enough to be exported in a moment.
-SMALL = SamVariant(
-    name="vit_b",
-    width=32,
-    depth=2,
-    heads=2,
-    window=3,
-    global_blocks=(1,),
-    image_size=128,
-    embedding_channels=32,
-    decoder_heads=2,
-    decoder_mlp=64,
-)
+SMALL = replace(small_model.SMALL, name="vit_b")
 OFFICIAL = CHECKPOINTS["vit_b"].name
 
 
@@ -76,17 +65,14 @@ def put_official(directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return row.sha256
 
 
-def test_onnx_files(config: SamConfig, tmp_path: Path) -> None:
-    source = tmp_path / "source" / "weights.safetensors"
-    source.parent.mkdir()
-    save_file(build_sam(SMALL).state_dict(), source)
-    (source.parent / "config.json").write_text(SMALL.to_json())
-    convert_to_onnx(["--checkpoint", str(source), "--output-dir", str(config.onnx_dir)])
+def test_onnx_files(config: SamConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = exported_small(tmp_path_factory, SMALL)
+    shutil.copytree(model.onnx_dir, config.onnx_dir, dirs_exist_ok=True)
     info = told(config)
     assert (info["backend"], info["model_type"], info["fallback_reason"]) == ("onnx", "vit_b", None)
     assert info["model_files"] == ["sam_vit_b_encoder.onnx", "sam_vit_b_decoder.onnx"]
     assert info["onnx_providers"]
-    assert info["sha256"] == sha256_of(source)
+    assert info["sha256"] == model.sha256
 
 
 def test_checkpoint(config: SamConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def print_coins(predictor: Predictor) -> list[Measured]:
 
 def print_automatic(backend: SamBackend) -> None:
     """Print recall and precision of automatic masks on held-out droplet scenes and on the coins."""
-    parameters = AutomaticParameters()
+    parameters = AutomaticParameters.from_values({}, model_type=backend.spec.model_type)
     scenes = list(held_out(["droplets"], AUTOMATIC_SCENES, objects=None))
     for name, pictures in (
         ("droplet scenes", scenes),

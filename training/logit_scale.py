@@ -27,7 +27,7 @@ READER = "prompt_encoder.mask_downscaling.0.weight"
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 # What the logits of a variant that ships were multiplied by. Fine-tuning divides by it first, since steep logits learn
 # slowly, and multiplies again at the end.
-SHIPPED_SCALES = {"tiny": 4.0}
+SHIPPED_SCALES = {"tiny": 2.0}
 
 # The scale is the least at which this share of good masks, those above GOOD_IOU, has at least this stability.
 GOOD_SHARE = 0.9

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from sam_server.allocator import keep_freed_memory
 from sam_server.checkpoints.load import load_state_dict
 from training.config import TrainConfig
 from training.curves import draw_curves
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="threads of each process")
     arguments = parser.parse_args()
+    keep_freed_memory()
     rank = join_processes()
     cv2.setNumThreads(1)
     if arguments.threads:

@@ -129,7 +129,7 @@ def _matches(pieces: Sequence[Piece], first: list[int], second: list[int], overl
     # With iscrowd the union is the area of the first mask, so share * area is what they share. Two masks of different
     # tiles share pixels in the overlap only.
     share = np.asarray(coco.iou(packed[0], packed[1], [1] * len(second)))
-    shared = share * coco.area(packed[0])[:, None]
+    shared = share * np.array([pieces[index].record.area for index in first])[:, None]
     iou = shared / (areas[0][:, None] + areas[1][None, :] - shared)
     best = iou.argmax(axis=1)
     return [

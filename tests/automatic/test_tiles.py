@@ -49,6 +49,15 @@ def test_every_object_comes_out_whole_and_once(overlap: int) -> None:
     assert len(joined) == len(objects)
 
 
+def test_hundreds_of_objects_in_one_overlap() -> None:
+    """More than 255, which pycocotools cannot tell the areas of at once."""
+    objects = [disc(x, y, 3) for y in range(8, 412, 12) for x in range(205, 390, 12)]
+    layout = [Crop(0, 0, 400, 420), Crop(195, 0, 600, 420)]
+    joined = join_tiles(look(objects, layout), layout, SIZE, NMS)
+    assert as_set([record.to_mask() for record in joined]) == as_set(objects)
+    assert len(joined) == len(objects) > 500
+
+
 def test_an_object_over_many_tiles_is_one() -> None:
     bar = np.zeros(SIZE, np.bool_)
     bar[120:258, 20:570] = True

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from convert_to_onnx import main as convert_to_onnx
+from tests.exported import exported_small
 from tests.faults.servers import Running, wait_for
-from tests.onnx_backend.small_model import SMALL, save_checkpoint
+from tests.onnx_backend.small_model import SMALL
 
 ENCODER = "sam_vit_b_encoder.onnx"
 EXIT_NO_MODEL = 3
@@ -35,11 +35,9 @@ DAMAGE = {"cut short": cut_short, "zeros from the middle": zero_the_end}
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a checkpoint and whole ONNX files of it."""
-    directory = tmp_path_factory.mktemp("whole")
-    variant = replace(SMALL, name="vit_b")
-    source = save_checkpoint(tmp_path_factory.mktemp("source") / "weights.safetensors", variant)
-    convert_to_onnx(["--checkpoint", str(source), "--output-dir", str(directory)])
-    shutil.copy(source, directory / "sam_vit_b.safetensors")
+    model = exported_small(tmp_path_factory, replace(SMALL, name="vit_b"))
+    directory = shutil.copytree(model.onnx_dir, tmp_path_factory.mktemp("whole") / "model")
+    shutil.copy(model.checkpoint, directory)
     return directory
 
 

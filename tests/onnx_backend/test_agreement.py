@@ -15,6 +15,7 @@ from sam_server.network.variants import VARIANTS
 from sam_server.onnx.agreement import every_kind_of_prompt, mask_iou
 from sam_server.onnx.engines import CPU_PROVIDER, OPENVINO
 from sam_server.predictor import Predictor
+from tests.exported import exported_tiny
 from tests.reference.pictures import photographs
 
 CHECKPOINT = TINY_DIR / "sam_tiny.safetensors"
@@ -48,12 +49,7 @@ def expected() -> Answers:
 
 @pytest.fixture(scope="module")
 def onnx_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("fp32"), "fp32")
-
-
-def exported(directory: Path, precision: str) -> Path:
-    export_checkpoint(CHECKPOINT, VARIANTS["tiny"], directory, ExportOptions(precision), "0" * 64)
-    return directory
+    return exported_tiny(tmp_path_factory).onnx_dir
 
 
 def ious(backend: OnnxSam, expected: Answers) -> tuple[float, np.ndarray]:
@@ -86,7 +82,8 @@ def test_bf16_is_near(onnx_dir: Path, expected: Answers) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_narrow_weights_are_near(tmp_path: Path, expected: Answers, precision: str) -> None:
-    backend = load_onnx_sam(exported(tmp_path, precision), "tiny", use_gpu=False)
+    export_checkpoint(CHECKPOINT, VARIANTS["tiny"], tmp_path, ExportOptions(precision), "0" * 64)
+    backend = load_onnx_sam(tmp_path, "tiny", use_gpu=False)
     assert backend.info.precision == precision
     _, iou = ious(backend, expected)
     assert iou.mean() >= 0.97

@@ -1,6 +1,7 @@
 """The whole conversion, as a person starts it."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 import convert_model
 from onnx_sam_wrapper import load_onnx_sam
+from sam_server.network.variants import SamVariant
 from sam_server.onnx.agreement import LIMITS, Agreement, Run, compare, every_kind_of_prompt, mask_iou
 from sam_server.onnx.files import find_files, part_path
 from sam_server.onnx.metadata import PARTS
@@ -65,18 +67,19 @@ def test_files_that_are_there_are_asked_what_they_are(settings: Path, small_mode
 
 def test_other_weights_fail_and_leave_nothing(
     settings: Path,
+    small_model: SmallModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An export gone wrong: what it writes are other weights than those that PyTorch runs."""
     other = save_checkpoint(tmp_path / "other" / "sam_small.safetensors", SMALL, seed=1)
-    export = convert_model.export_checkpoint
-    monkeypatch.setattr(
-        convert_model,
-        "export_checkpoint",
-        lambda checkpoint, *arguments: export(other, *arguments),  # noqa: ARG005
-    )
+    monkeypatch.setenv("SAM_CHECKPOINT", str(other))
+
+    def export(_checkpoint: Path, _variant: SamVariant, directory: Path, *_options: object) -> list[Path]:
+        return [Path(shutil.copy(file, directory)) for file in small_model.onnx_dir.iterdir()]
+
+    monkeypatch.setattr(convert_model, "export_checkpoint", export)
     assert convert_model.main([]) == 1
     said = capsys.readouterr()
     assert re.search(r"FAILED, nothing was written: embedding error .* is above 1e-04; mean IoU", said.err)

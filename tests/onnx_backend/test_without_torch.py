@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exported import exported_tiny
 from tests.onnx_backend.small_model import SmallModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,14 +73,7 @@ def run(python: Path | str, code: str, small_model: SmallModel) -> str:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
     """The model that ships, as ONNX files."""
-    from backend_loader import TINY_DIR
-    from convert_to_onnx import ExportOptions, export_checkpoint
-    from sam_server.network.variants import VARIANTS
-
-    directory = tmp_path_factory.mktemp("tiny")
-    checkpoint = TINY_DIR / "sam_tiny.safetensors"
-    export_checkpoint(checkpoint, VARIANTS["tiny"], directory, ExportOptions(), "0" * 64)
-    return SmallModel(checkpoint, directory, "0" * 64)
+    return exported_tiny(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,17 @@
 """The standard decoder against the definition that other people's software follows: segment_anything/utils/onnx.py."""
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from convert_to_onnx import ExportOptions, export_checkpoint
 from sam_server.checkpoints.load import load_state_dict
 from sam_server.onnx.engines import CPU_PROVIDER
 from sam_server.onnx.files import part_path
 from sam_server.onnx.metadata import STANDARD_DECODER
-from tests.onnx_backend.small_model import SMALL, save_checkpoint
+from tests.exported import exported_small
+from tests.onnx_backend.small_model import SMALL, SmallModel
 from tests.reference.reference_models import reference_sam
 
 ROUNDING = 1e-4
@@ -21,22 +19,20 @@ CELLS, CHANNELS, LOW_RES = SMALL.spec.embedding_size, SMALL.embedding_channels, 
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("model") / "sam_small.safetensors", SMALL)
+def model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+    return exported_small(tmp_path_factory, SMALL)
 
 
 @pytest.fixture(scope="module")
-def decoder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
-    directory = tmp_path_factory.mktemp("onnx")
-    export_checkpoint(checkpoint, SMALL, directory, ExportOptions(what="decoder"), "0" * 64)
-    return onnxruntime.InferenceSession(part_path(directory, "small", STANDARD_DECODER), providers=[CPU_PROVIDER])
+def decoder(model: SmallModel) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(part_path(model.onnx_dir, "small", STANDARD_DECODER), providers=[CPU_PROVIDER])
 
 
 @pytest.fixture(scope="module")
-def definition(checkpoint: Path) -> nn.Module:
+def definition(model: SmallModel) -> nn.Module:
     from segment_anything.utils.onnx import SamOnnxModel  # importable with what reference_models supplies
 
-    return SamOnnxModel(reference_sam(SMALL, load_state_dict(checkpoint)), return_single_mask=False)
+    return SamOnnxModel(reference_sam(SMALL, load_state_dict(model.checkpoint)), return_single_mask=False)
 
 
 @pytest.mark.parametrize("size", [(300, 451), (600, 400), (31, 640), (40, 30), (128, 128), (1100, 1500)])

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend_loader import TINY_DIR
-from convert_to_onnx import ExportOptions, export_checkpoint
 from onnx_sam_wrapper import load_onnx_sam
 from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.onnx.engines import CPU_PROVIDER
@@ -23,7 +21,7 @@ from sam_server.onnx.metadata import ENCODER, STANDARD_DECODER
 from sam_server.predictor import Predictor
 from sam_server.prompts import PromptBatch, make_prompt
 from sam_server.transforms import to_input_coords
-from tests.onnx_backend.small_model import save_checkpoint
+from tests.exported import exported_small, exported_tiny
 from tests.reference.pictures import photographs
 
 # samexporter pins versions of torch and OpenCV that are not ours, and needs neither to read files; so it is installed
@@ -52,14 +50,9 @@ def inference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module", params=["official sizes", "tiny"])
 def onnx_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SamVariant]:
-    directory = tmp_path_factory.mktemp("onnx")
     if request.param == "tiny":
-        variant, checkpoint = VARIANTS["tiny"], TINY_DIR / "sam_tiny.safetensors"
-    else:
-        variant = OFFICIAL_SIZES
-        checkpoint = save_checkpoint(tmp_path_factory.mktemp("model") / "sam_sizes.safetensors", variant)
-    export_checkpoint(checkpoint, variant, directory, ExportOptions(), "0" * 64)
-    return directory, variant
+        return exported_tiny(tmp_path_factory).onnx_dir, VARIANTS["tiny"]
+    return exported_small(tmp_path_factory, OFFICIAL_SIZES).onnx_dir, OFFICIAL_SIZES
 
 
 @pytest.mark.parametrize("picture", ["landscape", "portrait", "strip", "large"])

@@ -1,0 +1,37 @@
+"""The order of the files: what takes longest begins first."""
+
+from pathlib import Path
+
+import pytest
+
+# Files that take half a minute and more, the longest first. A file stays in one worker: were one of these begun last,
+# the other workers would wait for it.
+LONG = (
+    "test_docs.py",
+    "onnx_backend/test_vit_b.py",
+    "reference/test_vit_b.py",
+    "onnx_backend/test_agreement.py",
+    "benchmarks/test_benchmark.py",
+    "onnx_backend/test_convert_model.py",
+    "onnx_backend/test_export.py",
+    "faults/test_slow_clients.py",
+    "reference/test_automatic.py",
+    "reference/test_samexporter.py",
+    "training/test_trainer.py",
+    "page/test_groups.py",
+    "onnx_backend/test_without_torch.py",
+    "openapi/test_conformance.py",
+    "shared/test_workers.py",
+    "shared/test_two_servers.py",
+    "test_coins.py",
+    "automatic/test_large_pictures.py",
+    "test_app.py",
+    "faults/test_kill.py",
+    "web/test_gunicorn.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONG first."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))

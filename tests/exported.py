@@ -1,0 +1,44 @@
+"""ONNX files that several rooms test, exported once a run: an export takes half a minute of a core."""
+
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from backend_loader import TINY_DIR
+from convert_to_onnx import ExportOptions, export_checkpoint
+from sam_server.checkpoints.download import sha256_of
+from sam_server.network.variants import VARIANTS, SamVariant
+from tests.onnx_backend.small_model import SmallModel, save_checkpoint
+
+
+def exported_tiny(factory: pytest.TempPathFactory) -> SmallModel:
+    """The model that ships, freshly exported."""
+    return _exported(factory, TINY_DIR / "sam_tiny.safetensors", VARIANTS["tiny"])
+
+
+def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> SmallModel:
+    """Random weights of a variant."""
+    checkpoint = _of_this_run(factory) / f"model_{variant.name}" / f"sam_{variant.name}.safetensors"
+    with FileLock(f"{checkpoint.parent}.lock"):
+        if not checkpoint.exists():
+            save_checkpoint(checkpoint, variant)
+    return _exported(factory, checkpoint, variant)
+
+
+def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVariant) -> SmallModel:
+    directory = _of_this_run(factory) / f"onnx_{variant.name}"
+    done = directory.with_suffix(".done")
+    with FileLock(f"{directory}.lock"):
+        if not done.exists():  # a worker that failed half-way leaves none
+            directory.mkdir(exist_ok=True)
+            export_checkpoint(checkpoint, variant, directory, ExportOptions(), sha256_of(checkpoint))
+            done.touch()
+    return SmallModel(checkpoint, directory, sha256_of(checkpoint))
+
+
+def _of_this_run(factory: pytest.TempPathFactory) -> Path:
+    """A directory that the workers of this run share, and no other run."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
