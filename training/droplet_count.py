@@ -18,7 +18,14 @@ from sam_server.masks.measured_set import measure_set
 from training.droplet_scene import Disc, paint_droplets, place_droplets
 
 # Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
-SEARCH = {"tile_size": 512, "tile_overlap": 96, "points_per_side": 28}
+# Points lie nearer to each other than the smallest droplet is wide. The model is less sure of satellites than of others.
+SEARCH = {
+    "tile_size": 512,
+    "tile_overlap": 96,
+    "points_per_side": 48,
+    "pred_iou_thresh": 0.5,
+    "stability_score_thresh": 0.8,
+}
 SIZE = (1500, 2000)
 # A mask shows a droplet if their middles and their diameters differ by less than this share of the droplet's diameter.
 NEAR = 0.3

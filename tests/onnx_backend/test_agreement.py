@@ -64,7 +64,9 @@ def ious(backend: OnnxSam, expected: Answers) -> tuple[float, np.ndarray]:
         mask_iou(found.masks[name].reshape(-1, *masks.shape[2:]), masks.reshape(-1, *masks.shape[2:]))
         for name, masks in expected.masks.items()
     ]
-    return float(max(errors)), np.concatenate(each)
+    error, every = float(max(errors)), np.concatenate(each)
+    print(f"{backend.info}: embedding error {error:.0e}, mean IoU {every.mean():.4f}")
+    return error, every
 
 
 @pytest.mark.parametrize("provider", [OPENVINO, CPU_PROVIDER])
