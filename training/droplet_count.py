@@ -18,7 +18,7 @@ from sam_server.masks.measured_set import measure_set
 from training.droplet_scene import Disc, paint_droplets, place_droplets
 
 # Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
-# Points lie nearer to each other than the smallest droplet is wide. The model is less sure of satellites than of others.
+# Points lie nearer to each other than the smallest droplet is wide. The model is unsure of satellites.
 SEARCH = {
     "tile_size": 512,
     "tile_overlap": 96,
