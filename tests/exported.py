@@ -30,12 +30,13 @@ def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> Smal
 def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVariant) -> SmallModel:
     directory = _of_this_run(factory) / f"onnx_{variant.name}"
     done = directory.with_suffix(".done")
+    sha256 = sha256_of(checkpoint)
     with FileLock(f"{directory}.lock"):
         if not done.exists():  # a worker that failed half-way leaves none
             directory.mkdir(exist_ok=True)
-            export_checkpoint(checkpoint, variant, directory, ExportOptions(), sha256_of(checkpoint))
+            export_checkpoint(checkpoint, variant, directory, ExportOptions(), sha256)
             done.touch()
-    return SmallModel(checkpoint, directory, sha256_of(checkpoint))
+    return SmallModel(checkpoint, directory, sha256)
 
 
 def _of_this_run(factory: pytest.TempPathFactory) -> Path:

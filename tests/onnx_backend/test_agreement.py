@@ -65,7 +65,7 @@ def ious(backend: OnnxSam, expected: Answers) -> tuple[float, np.ndarray]:
         for name, masks in expected.masks.items()
     ]
     error, every = float(max(errors)), np.concatenate(each)
-    print(f"{backend.info}: embedding error {error:.0e}, mean IoU {every.mean():.4f}")
+    print(f"{backend.info.precision}, {backend.info.engine}: embedding error {error:.0e}, mean IoU {every.mean():.4f}")
     return error, every
 
 
