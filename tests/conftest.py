@@ -32,6 +32,12 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of LONG first."""
+    """Put the tests of LONG first.
+
+    Raises:
+        UsageError: LONG names a file that is not there.
+    """
     place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    if missing := [str(path) for path in place if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(missing)}")
     items.sort(key=lambda item: place.get(item.path, len(LONG)))

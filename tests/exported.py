@@ -1,6 +1,7 @@
 """ONNX files that several rooms test, exported once a run: an export takes half a minute of a core."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,36 @@ from filelock import FileLock
 
 from backend_loader import TINY_DIR
 from convert_to_onnx import ExportOptions, export_checkpoint
+from pytorch_sam_wrapper import PyTorchSam, load_pytorch_sam
 from sam_server.checkpoints.download import sha256_of
 from sam_server.network.variants import VARIANTS, SamVariant
-from tests.onnx_backend.small_model import SmallModel, save_checkpoint
+from tests.onnx_backend.small_model import save_checkpoint
 
 
-def exported_tiny(factory: pytest.TempPathFactory) -> SmallModel:
+@dataclass(frozen=True)
+class ExportedModel:
+    """One set of weights in all its forms.
+
+    Attributes:
+        checkpoint: .safetensors file, with a config.json beside it.
+        onnx_dir: the three ONNX files in fp32.
+        sha256: of the checkpoint.
+    """
+
+    checkpoint: Path
+    onnx_dir: Path
+    sha256: str
+
+    def pytorch(self) -> PyTorchSam:
+        return load_pytorch_sam(self.checkpoint, use_gpu=False, precision="fp32")
+
+
+def exported_tiny(factory: pytest.TempPathFactory) -> ExportedModel:
     """The model that ships, freshly exported."""
     return _exported(factory, TINY_DIR / "sam_tiny.safetensors", VARIANTS["tiny"])
 
 
-def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> SmallModel:
+def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> ExportedModel:
     """Random weights of a variant."""
     checkpoint = _of_this_run(factory) / f"model_{variant.name}" / f"sam_{variant.name}.safetensors"
     with FileLock(f"{checkpoint.parent}.lock"):
@@ -27,7 +47,7 @@ def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> Smal
     return _exported(factory, checkpoint, variant)
 
 
-def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVariant) -> SmallModel:
+def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVariant) -> ExportedModel:
     directory = _of_this_run(factory) / f"onnx_{variant.name}"
     done = directory.with_suffix(".done")
     sha256 = sha256_of(checkpoint)
@@ -36,7 +56,7 @@ def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVar
             directory.mkdir(exist_ok=True)
             export_checkpoint(checkpoint, variant, directory, ExportOptions(), sha256)
             done.touch()
-    return SmallModel(checkpoint, directory, sha256)
+    return ExportedModel(checkpoint, directory, sha256)
 
 
 def _of_this_run(factory: pytest.TempPathFactory) -> Path:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.exported import exported_small
-from tests.onnx_backend.small_model import SMALL, SmallModel
+from tests.exported import ExportedModel, exported_small
+from tests.onnx_backend.small_model import SMALL
 
 
 @pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     """SMALL with random weights, exported."""
     return exported_small(tmp_path_factory, SMALL)

@@ -1,12 +1,10 @@
 """A model small enough to be exported in a moment."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from pytorch_sam_wrapper import PyTorchSam, load_pytorch_sam
 from sam_server.network.sam import build_sam
 from sam_server.network.variants import SamVariant
 
@@ -25,24 +23,6 @@ SMALL = SamVariant(
 )
 # Spread of the random weights; larger than a fresh model's, so that logits take both signs.
 SPREAD = 0.2
-
-
-@dataclass(frozen=True)
-class SmallModel:
-    """One set of weights in all its forms.
-
-    Attributes:
-        checkpoint: .safetensors file, with a config.json beside it.
-        onnx_dir: the three ONNX files in fp32.
-        sha256: of the checkpoint.
-    """
-
-    checkpoint: Path
-    onnx_dir: Path
-    sha256: str
-
-    def pytorch(self) -> PyTorchSam:
-        return load_pytorch_sam(self.checkpoint, use_gpu=False, precision="fp32")
 
 
 def save_checkpoint(path: Path, variant: SamVariant, seed: int = 0) -> Path:

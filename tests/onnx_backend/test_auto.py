@@ -13,13 +13,14 @@ from backend_loader import Step, load_backend
 from sam_config import ConfigError, SamConfig
 from sam_server.network.variants import VARIANTS
 from sam_server.onnx.metadata import PREFIX
-from tests.onnx_backend.small_model import SMALL, SmallModel
+from tests.exported import ExportedModel
+from tests.onnx_backend.small_model import SMALL
 
 ENCODER, DECODER = "sam_small_encoder.onnx", "sam_small_decoder.onnx"
 
 
 @pytest.fixture
-def config(tmp_path: Path, small_model: SmallModel, monkeypatch: pytest.MonkeyPatch) -> SamConfig:
+def config(tmp_path: Path, small_model: ExportedModel, monkeypatch: pytest.MonkeyPatch) -> SamConfig:
     """Checkpoint and ONNX files of the small model, all there."""
     monkeypatch.setitem(VARIANTS, "small", SMALL)
     model_dir = tmp_path / "model"
@@ -51,7 +52,7 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"MatMul", b"MatMux"))
 
 
-def test_onnx_files_go_first(config: SamConfig, small_model: SmallModel) -> None:
+def test_onnx_files_go_first(config: SamConfig, small_model: ExportedModel) -> None:
     backend, choice = load_backend(config)
     assert (backend.info.backend, choice.step, choice.fallback_reason) == ("onnx", Step.ONNX_FILES, None)
     assert backend.info.sha256 == small_model.sha256

@@ -18,13 +18,14 @@ from sam_server.network.variants import SamVariant
 from sam_server.onnx.agreement import LIMITS, Agreement, Run, compare, every_kind_of_prompt, mask_iou
 from sam_server.onnx.files import find_files, part_path
 from sam_server.onnx.metadata import PARTS
-from tests.onnx_backend.small_model import SMALL, SmallModel, save_checkpoint
+from tests.exported import ExportedModel
+from tests.onnx_backend.small_model import SMALL, save_checkpoint
 
 ROOT = Path(convert_model.__file__).parent
 
 
 @pytest.fixture
-def settings(small_model: SmallModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def settings(small_model: ExportedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """SAM_CHECKPOINT is the small model; returns SAM_ONNX_DIR, which does not exist yet."""
     monkeypatch.setenv("SAM_CHECKPOINT", str(small_model.checkpoint))
     monkeypatch.setenv("SAM_ONNX_DIR", str(tmp_path / "onnx"))
@@ -33,7 +34,7 @@ def settings(small_model: SmallModel, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_converts_checks_and_does_it_once(
-    settings: Path, small_model: SmallModel, capsys: pytest.CaptureFixture[str]
+    settings: Path, small_model: ExportedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert_model.main([]) == 0
     printed = capsys.readouterr().out
@@ -54,7 +55,7 @@ def test_converts_checks_and_does_it_once(
     assert {path: path.stat().st_mtime_ns for path in settings.glob("*.onnx")} == written
 
 
-def test_files_that_are_there_are_asked_what_they_are(settings: Path, small_model: SmallModel) -> None:
+def test_files_that_are_there_are_asked_what_they_are(settings: Path, small_model: ExportedModel) -> None:
     source = convert_model.Source(small_model.checkpoint, SMALL, small_model.sha256)
     there = small_model.onnx_dir
     options = convert_model.ExportOptions()
@@ -67,7 +68,7 @@ def test_files_that_are_there_are_asked_what_they_are(settings: Path, small_mode
 
 def test_other_weights_fail_and_leave_nothing(
     settings: Path,
-    small_model: SmallModel,
+    small_model: ExportedModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -19,7 +19,8 @@ from sam_server.network import export
 from sam_server.onnx.engines import CPU_PROVIDER, OpenVinoEngine
 from sam_server.onnx.files import part_path
 from sam_server.onnx.metadata import ENCODER, PARTS, STANDARD_DECODER, read_metadata
-from tests.onnx_backend.small_model import SMALL, SmallModel, save_checkpoint
+from tests.exported import ExportedModel
+from tests.onnx_backend.small_model import SMALL, save_checkpoint
 from tests.reference.pictures import photographs
 
 ROUNDING = 1e-5
@@ -35,7 +36,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 @pytest.fixture
-def export_encoder(small_model: SmallModel, tmp_path: Path) -> Callable[..., onnxruntime.InferenceSession]:
+def export_encoder(small_model: ExportedModel, tmp_path: Path) -> Callable[..., onnxruntime.InferenceSession]:
     """Exports the encoder of the small model with other options, and loads it."""
 
     def encoder(**options: Any) -> onnxruntime.InferenceSession:
@@ -47,7 +48,7 @@ def export_encoder(small_model: SmallModel, tmp_path: Path) -> Callable[..., onn
     return encoder
 
 
-def encoded(small_model: SmallModel, pictures: np.ndarray) -> np.ndarray:
+def encoded(small_model: ExportedModel, pictures: np.ndarray) -> np.ndarray:
     """(B, C, E, E) by the plain export."""
     found: np.ndarray = session(part_path(small_model.onnx_dir, "small", ENCODER)).run(None, {"image": pictures})[0]
     return found
@@ -57,13 +58,13 @@ def prepared(name: str) -> PreparedImage:
     return transforms.prepare(photographs()[name], SMALL.image_size)
 
 
-def test_signature_of_the_encoder(small_model: SmallModel) -> None:
+def test_signature_of_the_encoder(small_model: ExportedModel) -> None:
     loaded = session(part_path(small_model.onnx_dir, "small", ENCODER))
     assert [(value.name, value.shape) for value in loaded.get_inputs()] == [("image", ["batch", 3, 128, 128])]
     assert [(value.name, value.shape) for value in loaded.get_outputs()] == [("image_embeddings", ["batch", 32, 8, 8])]
 
 
-def test_signature_of_the_standard_decoder(small_model: SmallModel) -> None:
+def test_signature_of_the_standard_decoder(small_model: ExportedModel) -> None:
     """As segment_anything/utils/onnx.py has it, with a dynamic number of prompts besides."""
     loaded = session(part_path(small_model.onnx_dir, "small", STANDARD_DECODER))
     assert {value.name: (value.type, value.shape) for value in loaded.get_inputs()} == {
@@ -77,7 +78,7 @@ def test_signature_of_the_standard_decoder(small_model: SmallModel) -> None:
     assert [value.name for value in loaded.get_outputs()] == ["masks", "iou_predictions", "low_res_masks"]
 
 
-def test_metadata(small_model: SmallModel) -> None:
+def test_metadata(small_model: ExportedModel) -> None:
     for part in PARTS:
         metadata = read_metadata(part_path(small_model.onnx_dir, "small", part))
         assert (metadata.part, metadata.spec, metadata.precision) == (part, SMALL.spec, "fp32")
@@ -85,7 +86,7 @@ def test_metadata(small_model: SmallModel) -> None:
         assert f"torch {torch.__version__}" in metadata.exporter
 
 
-def test_nothing_of_the_machine_stands_in_the_files(small_model: SmallModel) -> None:
+def test_nothing_of_the_machine_stands_in_the_files(small_model: ExportedModel) -> None:
     """The exporter of torch writes stack traces into the graph unless they are taken out."""
     root = str(Path(convert_to_onnx.__file__).parent).encode()
     for path in small_model.onnx_dir.glob("*.onnx"):
@@ -95,7 +96,7 @@ def test_nothing_of_the_machine_stands_in_the_files(small_model: SmallModel) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_batch_of_pictures(small_model: SmallModel, count: int) -> None:
+def test_batch_of_pictures(small_model: ExportedModel, count: int) -> None:
     pictures = np.random.default_rng(count).normal(size=(count, 3, 128, 128)).astype(np.float32)
     (found,) = session(part_path(small_model.onnx_dir, "small", ENCODER)).run(None, {"image": pictures})
     backend = small_model.pytorch()
@@ -105,7 +106,7 @@ def test_batch_of_pictures(small_model: SmallModel, count: int) -> None:
 
 
 def test_bytes_encode_as_floats_do(
-    small_model: SmallModel, export_encoder: Callable[..., onnxruntime.InferenceSession]
+    small_model: ExportedModel, export_encoder: Callable[..., onnxruntime.InferenceSession]
 ) -> None:
     """Normalised and padded in the graph, for every shape that a resized picture can have."""
     takes_bytes = export_encoder(encoder_input="uint8")
@@ -118,7 +119,7 @@ def test_bytes_encode_as_floats_do(
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp16", 5e-3), ("int8", 5e-2)])
 def test_precisions(
-    small_model: SmallModel,
+    small_model: ExportedModel,
     export_encoder: Callable[..., onnxruntime.InferenceSession],
     tmp_path: Path,
     precision: str,
@@ -132,7 +133,7 @@ def test_precisions(
 
 
 def test_weights_beside_the_graph(
-    small_model: SmallModel,
+    small_model: ExportedModel,
     export_encoder: Callable[..., onnxruntime.InferenceSession],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +151,7 @@ def test_weights_beside_the_graph(
 
 
 def test_opset_is_that_asked_for(
-    small_model: SmallModel, export_encoder: Callable[..., onnxruntime.InferenceSession], tmp_path: Path
+    small_model: ExportedModel, export_encoder: Callable[..., onnxruntime.InferenceSession], tmp_path: Path
 ) -> None:
     pictures = transforms.normalise_and_pad(prepared("square"), SMALL.spec)[None]
     (found,) = export_encoder(opset=20).run(None, {"image": pictures})
@@ -159,12 +160,12 @@ def test_opset_is_that_asked_for(
     assert versions[""] == 20
 
 
-def test_old_opset_is_refused(small_model: SmallModel, tmp_path: Path) -> None:
+def test_old_opset_is_refused(small_model: ExportedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="opset 17 is too old; 20 is the oldest"):
         export_checkpoint(small_model.checkpoint, SMALL, tmp_path, ExportOptions(opset=17), small_model.sha256)
 
 
-def test_command_line(small_model: SmallModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(small_model: ExportedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "onnx"
     arguments = ["--checkpoint", str(small_model.checkpoint), "--output-dir", str(output), "--what", "encoder"]
     convert_to_onnx.main(arguments)

@@ -18,7 +18,8 @@ from sam_server.onnx.files import find_files
 from sam_server.onnx.metadata import OnnxFileError
 from sam_server.predictor import Predictor
 from sam_server.prompts import PromptBatch
-from tests.onnx_backend.small_model import SMALL, SmallModel
+from tests.exported import ExportedModel
+from tests.onnx_backend.small_model import SMALL
 from tests.reference.pictures import POINTINGS, photographs
 
 ROUNDING = 1e-5
@@ -30,13 +31,13 @@ SHAPES = [(1, 2, False), (2, 1, False), (9, 3, False), (64, 2, False), (1, 2, Tr
     params=[(OPENVINO, 1), (OPENVINO, 3), (CPU_PROVIDER, 1)],
     ids=["OpenVINO", "OpenVINO side by side", "ONNX Runtime"],
 )
-def onnx_sam(request: pytest.FixtureRequest, small_model: SmallModel) -> OnnxSam:
+def onnx_sam(request: pytest.FixtureRequest, small_model: ExportedModel) -> OnnxSam:
     provider, threads = request.param
     return load_onnx_sam(small_model.onnx_dir, "small", [provider], threads=threads)
 
 
 @pytest.fixture(scope="module")
-def pytorch_sam(small_model: SmallModel) -> PyTorchSam:
+def pytorch_sam(small_model: ExportedModel) -> PyTorchSam:
     return small_model.pytorch()
 
 
@@ -66,7 +67,7 @@ def test_is_a_backend(onnx_sam: OnnxSam, pytorch_sam: PyTorchSam) -> None:
     assert onnx_sam.spec == pytorch_sam.spec
 
 
-def test_tells_what_runs(onnx_sam: OnnxSam, small_model: SmallModel) -> None:
+def test_tells_what_runs(onnx_sam: OnnxSam, small_model: ExportedModel) -> None:
     info = onnx_sam.info
     assert (info.backend, info.device, info.precision, info.notes) == ("onnx", "cpu", "fp32", ())
     assert info.engine.split()[0] in ("openvino", "onnxruntime")
@@ -172,21 +173,21 @@ def test_an_embedding_is_not_changed_by_the_next(onnx_sam: OnnxSam) -> None:
     np.testing.assert_array_equal(onnx_sam.embedding_array(first), before)
 
 
-def test_openvino_goes_before_onnx_runtime_on_a_cpu(small_model: SmallModel) -> None:
+def test_openvino_goes_before_onnx_runtime_on_a_cpu(small_model: ExportedModel) -> None:
     assert load_onnx_sam(small_model.onnx_dir, "small", use_gpu=False).info.onnx_providers == (OPENVINO,)
 
 
-def test_without_openvino_onnx_runtime_runs(small_model: SmallModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openvino_onnx_runtime_runs(small_model: ExportedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: None)
     assert load_onnx_sam(small_model.onnx_dir, "small", use_gpu=False).info.onnx_providers == (CPU_PROVIDER,)
 
 
-def test_fastest_is_bf16_where_the_processor_has_it(small_model: SmallModel) -> None:
+def test_fastest_is_bf16_where_the_processor_has_it(small_model: ExportedModel) -> None:
     info = load_onnx_sam(small_model.onnx_dir, "small", use_gpu=False, fastest=True).info
     assert info.precision == ("bf16" if engines.openvino_has_bf16() else "fp32")
 
 
-def test_bf16_is_near(small_model: SmallModel, pytorch_sam: PyTorchSam) -> None:
+def test_bf16_is_near(small_model: ExportedModel, pytorch_sam: PyTorchSam) -> None:
     backend = load_onnx_sam(small_model.onnx_dir, "small", [OPENVINO], precision="bf16")
     assert backend.info.precision == "bf16"
     prompts = batch(9, 2, False)
@@ -195,14 +196,14 @@ def test_bf16_is_near(small_model: SmallModel, pytorch_sam: PyTorchSam) -> None:
     assert relative(found.logits, expected.logits) <= 5e-2
 
 
-def test_bf16_without_openvino_is_said(small_model: SmallModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_bf16_without_openvino_is_said(small_model: ExportedModel, caplog: pytest.LogCaptureFixture) -> None:
     info = load_onnx_sam(small_model.onnx_dir, "small", [CPU_PROVIDER], precision="bf16").info
     assert info.precision == "fp32"
     assert info.notes == (f"bf16 was asked for, but {CPU_PROVIDER} computes these files in fp32",)
     assert info.notes[0] in caplog.text
 
 
-def test_a_gpu_that_is_not_there_is_said(small_model: SmallModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_that_is_not_there_is_said(small_model: ExportedModel, caplog: pytest.LogCaptureFixture) -> None:
     info = load_onnx_sam(small_model.onnx_dir, "small", use_gpu=True).info
     assert info.device == "cpu"
     assert "a GPU was asked for, but this onnxruntime" in info.notes[0]
@@ -211,7 +212,7 @@ def test_a_gpu_that_is_not_there_is_said(small_model: SmallModel, caplog: pytest
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available provider names")
 def test_a_gpu_that_does_not_bind_is_said(
-    small_model: SmallModel,
+    small_model: ExportedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -236,7 +237,7 @@ REFUSALS: list[tuple[dict[str, object], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("options", "error", "words"), REFUSALS)
 def test_refuses(
-    small_model: SmallModel,
+    small_model: ExportedModel,
     options: dict[str, object],
     error: type[Exception],
     words: str,
@@ -246,7 +247,7 @@ def test_refuses(
 
 
 @pytest.mark.parametrize("provider", [OPENVINO, CPU_PROVIDER])
-def test_a_damaged_graph_is_refused(small_model: SmallModel, tmp_path: Path, provider: str) -> None:
+def test_a_damaged_graph_is_refused(small_model: ExportedModel, tmp_path: Path, provider: str) -> None:
     """Whole to the eye of the metadata, for its end and lengths are right."""
     for path in small_model.onnx_dir.glob("*.onnx"):
         (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"MatMul", b"MatMux"))
@@ -258,7 +259,7 @@ class TestSideBySide:
     """Calls of one decoder that are computed at the same time."""
 
     @pytest.fixture
-    def decoder(self, small_model: SmallModel) -> OpenVinoEngine:
+    def decoder(self, small_model: ExportedModel) -> OpenVinoEngine:
         path = find_files(small_model.onnx_dir, "small").decoder
         return OpenVinoEngine(path, "fp32", 2, begins_with=onnx_sam_wrapper.PICTURE_INPUTS, side_by_side=True)
 

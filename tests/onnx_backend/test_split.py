@@ -9,7 +9,8 @@ from sam_server.onnx.engines import OpenVinoEngine
 from sam_server.onnx.split import split
 from sam_server.prompts import PromptBatch
 from sam_server.recent import KEPT_PICTURES
-from tests.onnx_backend.small_model import SMALL, SmallModel
+from tests.exported import ExportedModel
+from tests.onnx_backend.small_model import SMALL
 
 SPEC = SMALL.spec
 PICTURE = (1, SPEC.embedding_channels, SPEC.embedding_size, SPEC.embedding_size)
@@ -36,7 +37,7 @@ def prompt_inputs(seed: int, count: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("mask", [False, True])
-def test_two_parts_give_what_the_whole_gives(small_model: SmallModel, mask: bool) -> None:
+def test_two_parts_give_what_the_whole_gives(small_model: ExportedModel, mask: bool) -> None:
     path = small_model.onnx_dir / "sam_small_decoder.onnx"
     whole = OpenVinoEngine(path, "fp32", 1)
     parted = OpenVinoEngine(path, "fp32", 1, begins_with=PICTURE_INPUTS)
@@ -50,7 +51,7 @@ def test_two_parts_give_what_the_whole_gives(small_model: SmallModel, mask: bool
     assert whole.begin(picture) == picture
 
 
-def test_the_parts_share_no_work(small_model: SmallModel) -> None:
+def test_the_parts_share_no_work(small_model: ExportedModel) -> None:
     """The second part knows nothing of the picture but what it is given: all that prompts have in common."""
     model = openvino.Core().read_model(small_model.onnx_dir / "sam_small_decoder.onnx")
     inputs, outputs = ({port.any_name for port in ports} for ports in (model.inputs, model.outputs))
@@ -65,7 +66,7 @@ def test_the_parts_share_no_work(small_model: SmallModel) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnx", "pytorch"])
-def test_more_pictures_than_are_kept_get_their_own_masks(small_model: SmallModel, backend: str) -> None:
+def test_more_pictures_than_are_kept_get_their_own_masks(small_model: ExportedModel, backend: str) -> None:
     sam = small_model.pytorch() if backend == "pytorch" else load_onnx_sam(small_model.onnx_dir, "small", threads=1)
     count = KEPT_PICTURES + 3
     rng = np.random.default_rng(0)

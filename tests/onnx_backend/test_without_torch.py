@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exported import exported_tiny
-from tests.onnx_backend.small_model import SmallModel
+from tests.exported import ExportedModel, exported_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +49,7 @@ print(json.dumps(info))
 """
 
 
-def environment(small_model: SmallModel) -> dict[str, str]:
+def environment(small_model: ExportedModel) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SAM_", "PYTHON"))}
     return clean | {
         "SAM_BACKEND": "onnx",
@@ -62,7 +61,7 @@ def environment(small_model: SmallModel) -> dict[str, str]:
     }
 
 
-def run(python: Path | str, code: str, small_model: SmallModel) -> str:
+def run(python: Path | str, code: str, small_model: ExportedModel) -> str:
     answer = subprocess.run(
         [python, "-c", code], cwd=ROOT, env=environment(small_model), capture_output=True, text=True, check=False
     )
@@ -71,7 +70,7 @@ def run(python: Path | str, code: str, small_model: SmallModel) -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     """The model that ships, as ONNX files."""
     return exported_tiny(tmp_path_factory)
 
@@ -87,7 +86,7 @@ def python_without_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_in_a_process_that_may_not_import_torch(tiny_files: SmallModel) -> None:
+def test_in_a_process_that_may_not_import_torch(tiny_files: ExportedModel) -> None:
     # The loader asks for the package before it imports: it must be gone for that question too.
     hide = "import importlib.util\nfind = importlib.util.find_spec\n"
     hide += "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
@@ -96,7 +95,7 @@ def test_in_a_process_that_may_not_import_torch(tiny_files: SmallModel) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_in_an_environment_without_torch(python_without_torch: Path, tiny_files: SmallModel) -> None:
+def test_in_an_environment_without_torch(python_without_torch: Path, tiny_files: ExportedModel) -> None:
     missing = "import importlib.util; print(importlib.util.find_spec('torch'), importlib.util.find_spec('onnx'))"
     assert run(python_without_torch, missing, tiny_files).split() == ["None", "None"]
     printed = run(python_without_torch, "import sys\n" + SERVE, tiny_files)

@@ -10,8 +10,8 @@ from sam_server.checkpoints.load import load_state_dict
 from sam_server.onnx.engines import CPU_PROVIDER
 from sam_server.onnx.files import part_path
 from sam_server.onnx.metadata import STANDARD_DECODER
-from tests.exported import exported_small
-from tests.onnx_backend.small_model import SMALL, SmallModel
+from tests.exported import ExportedModel, exported_small
+from tests.onnx_backend.small_model import SMALL
 from tests.reference.reference_models import reference_sam
 
 ROUNDING = 1e-4
@@ -19,17 +19,17 @@ CELLS, CHANNELS, LOW_RES = SMALL.spec.embedding_size, SMALL.embedding_channels, 
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     return exported_small(tmp_path_factory, SMALL)
 
 
 @pytest.fixture(scope="module")
-def decoder(model: SmallModel) -> onnxruntime.InferenceSession:
+def decoder(model: ExportedModel) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(part_path(model.onnx_dir, "small", STANDARD_DECODER), providers=[CPU_PROVIDER])
 
 
 @pytest.fixture(scope="module")
-def definition(model: SmallModel) -> nn.Module:
+def definition(model: ExportedModel) -> nn.Module:
     from segment_anything.utils.onnx import SamOnnxModel  # importable with what reference_models supplies
 
     return SamOnnxModel(reference_sam(SMALL, load_state_dict(model.checkpoint)), return_single_mask=False)
