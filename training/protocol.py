@@ -1,6 +1,6 @@
 """The measuring protocol: clicks, boxes and corrections on labelled pictures, for any backend and any variant."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,9 +9,6 @@ import scipy.io
 from PIL import Image
 
 from sam_server.arrays import BoolArray, ByteArray, FloatArray
-from sam_server.automatic.generate import generate
-from sam_server.automatic.parameters import AutomaticParameters
-from sam_server.backend import SamBackend
 from sam_server.predictor import Prediction, Predictor
 from sam_server.prompts import LABEL_BACKGROUND, LABEL_FOREGROUND, Prompt, make_prompt
 from training.prompting import box_of, pick
@@ -149,44 +146,3 @@ def photographs(folder: Path) -> Iterable[LabelledPicture]:
         masks = [truth == value for value in np.unique(truth)]
         large = tuple(mask for mask in masks if np.count_nonzero(mask) >= MIN_SEGMENT_AREA)
         yield LabelledPicture("photographs", image, large)
-
-
-@dataclass(frozen=True)
-class Found:
-    """How well automatic masks match the objects of some pictures.
-
-    Attributes:
-        recall: share of objects that a mask matches.
-        precision: share of masks that match an object.
-        objects, masks: how many there were.
-    """
-
-    recall: float
-    precision: float
-    objects: int
-    masks: int
-
-
-def measure_automatic(
-    backend: SamBackend, pictures: Iterable[LabelledPicture], parameters: AutomaticParameters, threshold: float
-) -> Found:
-    """Match automatic masks with objects one to one, best first, at an IoU of `threshold`."""
-    matched = objects = masks = 0
-    for picture in pictures:
-        found = [record.to_mask() for record in generate(backend, picture.image, parameters).records]
-        matched += count_matches(found, picture.masks, threshold)
-        objects += len(picture.masks)
-        masks += len(found)
-    return Found(matched / max(objects, 1), matched / max(masks, 1), objects, masks)
-
-
-def count_matches(found: Sequence[BoolArray], truth: Sequence[BoolArray], threshold: float) -> int:
-    """Pairs of equal masks, each used once."""
-    pairs = [(iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(truth)]
-    used_found: set[int] = set()
-    used_truth: set[int] = set()
-    for value, i, j in sorted(pairs, reverse=True):
-        if value >= threshold and i not in used_found and j not in used_truth:
-            used_found.add(i)
-            used_truth.add(j)
-    return len(used_truth)

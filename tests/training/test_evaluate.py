@@ -5,10 +5,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from sam_server.masks.rle import Rle, encode
 from training.coins import COINS, coin_masks, coins_image
 from training.evaluate import main
 from training.export import export
-from training.protocol import Measured, count_matches, iou, photographs
+from training.protocol import Measured, iou, photographs
+from training.protocol_automatic import Found, count_found, match
 from training.report import calibration, correlation, rows, table
 from training.trainer import Trainer
 
@@ -51,13 +53,39 @@ class TestReport:
         assert [(low, count) for low, _, _, count in calibration(items)] == [(0.0, 1), (0.4, 1), (0.9, 1)]
 
 
-def test_matches_are_one_to_one():
-    masks = np.zeros((3, 10, 10), bool)
-    masks[0, :5], masks[1, :5], masks[2, 6:] = True, True, True
-    assert count_matches(list(masks[:2]), [masks[0]], 0.75) == 1
-    assert count_matches([masks[0]], [masks[0], masks[2]], 0.75) == 1
-    assert count_matches(list(masks), [masks[2], masks[0]], 0.75) == 2
-    assert iou(masks[0], masks[2]) == 0
+class TestAutomaticMasks:
+    masks = np.zeros((4, 10, 10), bool)
+    masks[0, :5], masks[1, :5], masks[2, 6:], masks[3, 8:, 8:] = True, True, True, True
+    half, again, other, small = (encode(mask) for mask in masks)
+
+    def test_matches_are_one_to_one(self):
+        def matched(found: list[Rle], truth: list[Rle]) -> int:
+            return count_found([match(found, truth, 0.75)]).matched
+
+        assert matched([self.half, self.again], [self.half]) == 1
+        assert matched([self.half], [self.half, self.other]) == 1
+        assert matched([self.half, self.again, self.other], [self.other, self.half]) == 2
+        assert matched([], [self.half]) == matched([self.half], []) == 0
+        assert iou(self.masks[0], self.masks[2]) == 0
+
+    def test_the_best_pair_goes_first(self):
+        larger = self.masks[0].copy()
+        larger[5, :5] = True
+        found = match([self.half, encode(larger)], [encode(larger), self.half], 0.75)
+        assert found.object_of.tolist() == [1, 0]
+
+    def test_recall_and_precision(self):
+        matching = match([self.half, self.again, self.small], [self.half, self.other], 0.75)
+        found = count_found([matching, matching])
+        assert (found.objects, found.masks, found.matched) == (4, 6, 2)
+        assert (found.recall, found.precision) == (0.5, pytest.approx(1 / 3))
+
+    def test_what_is_too_small_counts_neither_way(self):
+        truth = [self.half, self.small]
+        assert count_found([match([self.half, self.small], truth, 0.75)], min_area=10) == Found(1, 1, 1)
+        assert count_found([match([self.half], truth, 0.75)], min_area=10) == Found(1, 1, 1)
+        assert count_found([match([self.half, self.small], [self.half], 0.75)], min_area=10) == Found(1, 1, 1)
+        assert count_found([match([self.half, self.other], truth, 0.75)], min_area=10) == Found(1, 2, 1)
 
 
 def test_coins_are_outlined():

@@ -1,0 +1,102 @@
+"""The measuring protocol of automatic masks: which of a picture's objects were found, and which masks show none."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco
+
+from sam_server.arrays import IntArray
+from sam_server.automatic.generate import generate
+from sam_server.automatic.parameters import AutomaticParameters
+from sam_server.backend import SamBackend
+from sam_server.masks import rle
+from sam_server.masks.rle import Rle
+from training.protocol import LabelledPicture
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The objects of one picture beside the masks found.
+
+    Attributes:
+        object_areas: (N,) int64 pixels of each object.
+        mask_areas: (M,) int64 pixels of each mask.
+        object_of: (M,) int64 object that the mask shows; -1 if none.
+    """
+
+    object_areas: IntArray
+    mask_areas: IntArray
+    object_of: IntArray
+
+
+@dataclass(frozen=True)
+class Found:
+    """How well masks match objects.
+
+    Attributes:
+        objects, masks: how many there were.
+        matched: pairs of them.
+    """
+
+    objects: int
+    masks: int
+    matched: int
+
+    @property
+    def recall(self) -> float:
+        """Share of objects that a mask shows."""
+        return self.matched / max(self.objects, 1)
+
+    @property
+    def precision(self) -> float:
+        """Share of masks that show an object."""
+        return self.matched / max(self.masks, 1)
+
+
+def match_automatic(
+    backend: SamBackend, pictures: Iterable[LabelledPicture], parameters: AutomaticParameters, threshold: float
+) -> list[Matching]:
+    """Search pictures for masks, and match them with the pictures' objects at an IoU of `threshold`."""
+    out = []
+    for picture in pictures:
+        found = [record.segmentation for record in generate(backend, picture.image, parameters).records]
+        out.append(match(found, [rle.encode(mask) for mask in picture.masks], threshold))
+    return out
+
+
+def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float) -> Matching:
+    """Pair masks with objects one to one, the best pairs first, from an IoU of `threshold` on."""
+    shown, used = np.full(len(found), -1, np.int64), np.zeros(len(truth), bool)
+    if found and truth:
+        table = coco.iou([mask.to_coco() for mask in found], [mask.to_coco() for mask in truth], [0] * len(truth))
+        for place in np.argsort(-table, axis=None, kind="stable")[: np.count_nonzero(table >= threshold)].tolist():
+            mask, thing = divmod(place, len(truth))
+            if shown[mask] < 0 and not used[thing]:
+                shown[mask], used[thing] = thing, True
+    return Matching(_areas(truth), _areas(found), shown)
+
+
+def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
+    """Add pictures up.
+
+    Args:
+        matchings: a picture each.
+        min_area: as in COCO's sizes, smaller objects are neither wanted nor wrong, and neither are masks that show
+            one of them, nor smaller masks that show nothing.
+    """
+    objects = masks = matched = 0
+    for item in matchings:
+        wanted = item.object_areas >= min_area
+        shows = item.object_of >= 0
+        right = np.zeros(len(shows), bool)
+        right[shows] = wanted[item.object_of[shows]]
+        objects += np.count_nonzero(wanted)
+        matched += np.count_nonzero(right)
+        masks += np.count_nonzero(right | (~shows & (item.mask_areas >= min_area)))
+    return Found(objects, masks, matched)
+
+
+def _areas(masks: Sequence[Rle]) -> IntArray:
+    # One by one: for more than 255 masks pycocotools 2.0.11 overflows a uint8 under NumPy 2.
+    return np.array([coco.area(mask.to_coco()) for mask in masks], np.int64)
