@@ -166,4 +166,5 @@ def test_probes_are_logged_where_they_are_asked_for(client, caplog):
         with caplog.at_level(level, logger="sam_server.requests"):
             for path in ("/health", "/ready", "/metrics"):
                 client.get(path)
-        assert len(caplog.records) == count
+        # What a server of an earlier test still logs from a thread of its own does not count.
+        assert sum(record.name == "sam_server.requests" for record in caplog.records) == count
