@@ -98,5 +98,4 @@ def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
 
 
 def _areas(masks: Sequence[Rle]) -> IntArray:
-    # One by one: for more than 255 masks pycocotools 2.0.11 overflows a uint8 under NumPy 2.
-    return np.array([coco.area(mask.to_coco()) for mask in masks], np.int64)
+    return np.array([mask.area for mask in masks], np.int64)
