@@ -9,6 +9,7 @@ from sam_server.arrays import BoolArray
 from sam_server.grouping.errors import check_range
 from sam_server.grouping.selection import Scale, Selection, select
 from sam_server.masks.measured_set import MeasuredSet
+from sam_server.masks.measures import Column
 
 _SHARES = (
     *("max_picture_share", "min_circularity", "min_filled_circularity", "min_solidity", "max_eccentricity"),
@@ -16,6 +17,8 @@ _SHARES = (
 )
 # Share of a mask within another's hull from which it is nested.
 _NESTED = 0.8
+# The model is clearly less sure of a mask whose predicted IoU is below this share of another's.
+_CLEARLY_LESS = 0.85
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Filters:
             the whole of something round stays, its half goes, even where the model is surer of the half.
         max_nested_ratio: of two masks the one that lies within the other's convex hull (at least 80 % of it) is
             removed if it has more than this share of the hull's area, 0 to 1: the inner edge of a rim, a face on a
-            coin. What is smaller, such as a satellite, stays.
+            coin. Where the model is clearly surer of the inner one, the outer one goes instead: two droplets taken
+            for one, a droplet with its halo. What is smaller, such as a satellite, stays.
     """
 
     min_area: float | None = None
@@ -167,23 +171,36 @@ def _duplicates(selection: Selection, left: BoolArray, max_iou: float, prefer_ro
 
 
 def _nested(selection: Selection, left: BoolArray, max_ratio: float) -> BoolArray:
-    """Masks that fill more than max_ratio of the hull of a larger mask that stays, the largest first."""
+    """Masks that fill more than max_ratio of a larger one's hull, or the larger one if clearly less sure."""
     pairs, areas = selection.hull_overlaps, selection.pixels
     hulls = areas / np.maximum(selection.measures.solidity, 1e-9)
     # The selection is sorted by area: a larger mask has a lower number.
     within = (pairs.shared >= _NESTED * areas[pairs.second]) & (pairs.first < pairs.second)
     within &= areas[pairs.second] > max_ratio * hulls[pairs.first]
-    outer, inner = pairs.first[within], pairs.second[within]
+    within &= left[pairs.first] & left[pairs.second]
+    order = np.argsort(pairs.first[within], kind="stable")
+    outer, inner = pairs.first[within][order], pairs.second[within][order]
+    scores = _predicted_iou(selection)
     gone = np.zeros(len(selection), np.bool_)
-    for row in np.argsort(outer, kind="stable"):
-        if left[outer[row]] and left[inner[row]] and not gone[outer[row]]:
-            gone[inner[row]] = True
+    rows, starts = np.unique(outer, return_index=True)
+    for row, inside in zip(rows, np.split(inner, starts[1:]), strict=False):
+        inside = inside[~gone[inside]]
+        if gone[row]:
+            continue
+        if np.any(scores[row] < _CLEARLY_LESS * scores[inside]):
+            gone[row] = True
+        else:
+            gone[inside] = True
     return gone
 
 
 def _best_first(selection: Selection, prefer_round: bool) -> list[int]:
-    records = selection.source.masks.records
-    scores = np.array([records[i].predicted_iou for i in selection.index], np.float64)
+    scores = _predicted_iou(selection)
     if prefer_round:
         scores *= selection.measures.filled_circularity
     return [int(row) for row in np.argsort(-scores, kind="stable")]
+
+
+def _predicted_iou(selection: Selection) -> Column:
+    records = selection.source.masks.records
+    return np.array([records[i].predicted_iou for i in selection.index], np.float64)

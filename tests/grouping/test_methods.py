@@ -1,7 +1,7 @@
 """Each method, filter and statistic on masks whose answer is plain to see."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -261,13 +261,33 @@ def test_filters_count_what_they_remove(set_of_masks: MakeSet, filters: Filters,
     assert set(result.kept) == set(range(5)) - gone
 
 
+def with_predicted_iou(stored: MaskSet, scores: Sequence[float]) -> MaskSet:
+    rows = zip(stored.records, scores, strict=True)
+    return replace(stored, records=tuple(replace(record, predicted_iou=score) for record, score in rows))
+
+
 def test_nested_masks_go_and_satellites_stay(set_of_masks: MakeSet) -> None:
     masks = [disc(40, 40, 30), disc(40, 40, 22), disc(40, 40, 20), disc(45, 45, 6), disc(120, 40, 22)]
-    measured = measure_set(set_of_masks(masks))
+    measured = measure_set(with_predicted_iou(set_of_masks(masks), [0.9] * 5))
     assert group_masks(measured, filters=Filters(max_nested_ratio=0.35)).kept == (0, 3, 4)
     # What another filter took away hides nothing.
     alone = group_masks(measured, filters=Filters(max_diameter=50, max_nested_ratio=0.35))
     assert alone.kept == (1, 3, 4)
+
+
+def test_of_nested_masks_the_outer_one_goes_where_it_is_clearly_worse(set_of_masks: MakeSet) -> None:
+    masks = [disc(40, 40, 30), disc(40, 40, 24), disc(40, 40, 20), disc(40, 40, 6)]
+
+    def kept(*scores: float) -> tuple[int, ...]:
+        measured = measure_set(with_predicted_iou(set_of_masks(masks), scores))
+        return group_masks(measured, filters=Filters(max_nested_ratio=0.3)).kept
+
+    assert kept(0.9, 0.9, 0.9, 0.9) == (0, 3)
+    assert kept(0.8, 0.9, 0.9, 0.9) == (0, 3)
+    assert kept(0.6, 0.9, 0.9, 0.9) == (1, 3)
+    assert kept(0.6, 0.7, 0.9, 0.9) == (2, 3)
+    # A mask that is small within the other decides nothing.
+    assert kept(0.6, 0.6, 0.6, 0.9) == (0, 3)
 
 
 def test_filters_act_in_turn_and_in_real_units(set_of_masks: MakeSet) -> None:
