@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pytorch_sam_wrapper import load_pytorch_sam
-from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
+from sam_server.grouping.presets import preset
 from sam_server.predictor import Predictor
 from training import report
 from training.coins import coin_masks, coins_image
@@ -64,21 +64,21 @@ def print_coins(predictor: Predictor) -> list[Measured]:
 
 
 def print_automatic(backend: SamBackend) -> None:
-    """Print recall and precision of automatic masks on held-out droplet scenes and on the coins."""
-    parameters = AutomaticParameters.from_values({}, model_type=backend.spec.model_type)
+    """Print recall and precision on droplet scenes and on the coins, as found and after the preset `droplets`."""
     scenes = list(held_out(["droplets"], AUTOMATIC_SCENES, objects=None))
     coins = LabelledPicture("coins", coins_image(), tuple(coin_masks()))
-    for name, pictures, smallest in (
-        ("droplet scenes", scenes, AUTOMATIC_SIZES),
-        ("skimage.data.coins", [coins], (0,)),
-    ):
-        bar = tqdm(pictures, desc="automatic", unit="picture")
-        matchings = match_automatic(backend, bar, parameters, AUTOMATIC_IOU)
-        for diameter in smallest:
-            found = count_found(matchings, round(np.pi * diameter**2 / 4))
-            size = f"from {diameter} px across" if diameter else "of all sizes"
-            print(f"automatic masks, {name}, {size}: recall {found.recall:.3f} of {found.objects} objects, ", end="")
-            print(f"precision {found.precision:.3f} of {found.masks} masks, at IoU >= {AUTOMATIC_IOU}")
+    for way, chosen in (("automatic masks", None), ("preset droplets", preset("droplets"))):
+        for name, pictures, smallest in (
+            ("droplet scenes", scenes, AUTOMATIC_SIZES),
+            ("skimage.data.coins", [coins], (0,)),
+        ):
+            bar = tqdm(pictures, desc=way, unit="picture")
+            matchings = match_automatic(backend, bar, AUTOMATIC_IOU, chosen)
+            for diameter in smallest:
+                found = count_found(matchings, round(np.pi * diameter**2 / 4))
+                size = f"from {diameter} px across" if diameter else "of all sizes"
+                print(f"{way}, {name}, {size}: recall {found.recall:.3f} of {found.objects} objects, ", end="")
+                print(f"precision {found.precision:.3f} of {found.masks} masks, at IoU >= {AUTOMATIC_IOU}")
 
 
 def print_photographs(predictor: Predictor, folder: Path) -> list[Measured]:

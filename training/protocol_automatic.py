@@ -1,16 +1,19 @@
 """The measuring protocol of automatic masks: which of a picture's objects were found, and which masks show none."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools import mask as coco
 
-from sam_server.arrays import IntArray
+from sam_server.arrays import BoolArray, IntArray
 from sam_server.automatic.generate import generate
 from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
+from sam_server.grouping.group import group_masks
+from sam_server.grouping.presets import Preset
 from sam_server.masks import rle
+from sam_server.masks.measured_set import measure_set
 from sam_server.masks.rle import Rle
 from training.protocol import LabelledPicture
 
@@ -21,11 +24,13 @@ class Matching:
 
     Attributes:
         object_areas: (N,) int64 pixels of each object.
+        wanted: (N,) bool, which objects the search is there to find; what shows another is not wrong.
         mask_areas: (M,) int64 pixels of each mask.
         object_of: (M,) int64 object that the mask shows; -1 if none.
     """
 
     object_areas: IntArray
+    wanted: BoolArray
     mask_areas: IntArray
     object_of: IntArray
 
@@ -55,14 +60,31 @@ class Found:
 
 
 def match_automatic(
-    backend: SamBackend, pictures: Iterable[LabelledPicture], parameters: AutomaticParameters, threshold: float
+    backend: SamBackend, pictures: Iterable[LabelledPicture], threshold: float, preset: Preset | None = None
 ) -> list[Matching]:
-    """Search pictures for masks, and match them with the pictures' objects at an IoU of `threshold`."""
+    """Search pictures for masks, and match them with the pictures' objects at an IoU of `threshold`.
+
+    Args:
+        backend: searches with the thresholds of its model.
+        pictures: with all their objects.
+        threshold: 0 to 1.
+        preset: searches in its way, and what its filters leave counts; of the objects those that it is there for.
+    """
+    values = dict(preset.search) if preset else {}
+    parameters = AutomaticParameters.from_values(values, model_type=backend.spec.model_type)
     out = []
     for picture in pictures:
-        found = [record.segmentation for record in generate(backend, picture.image, parameters).records]
-        out.append(match(found, [rle.encode(mask) for mask in picture.masks], threshold))
+        masks = generate(backend, picture.image, parameters)
+        kept = group_masks(measure_set(masks), filters=preset.filters).kept if preset else range(len(masks.records))
+        found = [masks.records[index].segmentation for index in kept]
+        whole = preset is not None and preset.filters.drop_touching_edge
+        wanted = np.array([not (whole and _touches_edge(mask)) for mask in picture.masks], bool)
+        out.append(replace(match(found, [rle.encode(mask) for mask in picture.masks], threshold), wanted=wanted))
     return out
+
+
+def _touches_edge(mask: BoolArray) -> bool:
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
 def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float) -> Matching:
@@ -74,7 +96,7 @@ def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float) -> Match
             mask, thing = divmod(place, len(truth))
             if shown[mask] < 0 and not used[thing]:
                 shown[mask], used[thing] = thing, True
-    return Matching(_areas(truth), _areas(found), shown)
+    return Matching(_areas(truth), np.ones(len(truth), bool), _areas(found), shown)
 
 
 def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
@@ -87,7 +109,7 @@ def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
     """
     objects = masks = matched = 0
     for item in matchings:
-        wanted = item.object_areas >= min_area
+        wanted = item.wanted & (item.object_areas >= min_area)
         shows = item.object_of >= 0
         right = np.zeros(len(shows), bool)
         right[shows] = wanted[item.object_of[shows]]

@@ -1,18 +1,25 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.grouping.presets import preset
 from sam_server.masks.rle import Rle, encode
 from training.coins import COINS, coin_masks, coins_image
 from training.evaluate import main
 from training.export import export
-from training.protocol import Measured, iou, photographs
-from training.protocol_automatic import Found, count_found, match
+from training.protocol import LabelledPicture, Measured, iou, photographs
+from training.protocol_automatic import Found, count_found, match, match_automatic
 from training.report import calibration, correlation, rows, table
 from training.trainer import Trainer
+
+SHIPPED = Path(__file__).parents[2] / "model/tiny/sam_tiny.safetensors"
 
 
 def test_evaluation_runs_on_a_small_set(small_config, tmp_path, monkeypatch, capsys):
@@ -86,6 +93,24 @@ class TestAutomaticMasks:
         assert count_found([match([self.half], truth, 0.75)], min_area=10) == Found(1, 1, 1)
         assert count_found([match([self.half, self.small], [self.half], 0.75)], min_area=10) == Found(1, 1, 1)
         assert count_found([match([self.half, self.other], truth, 0.75)], min_area=10) == Found(1, 2, 1)
+
+
+    def test_what_is_not_wanted_counts_neither_way(self):
+        matching = match([self.half, self.other], [self.half, self.other], 0.75)
+        assert count_found([replace(matching, wanted=np.array([False, True]))]) == Found(1, 1, 1)
+        missed = match([self.other], [self.half, self.other], 0.75)
+        assert count_found([replace(missed, wanted=np.array([False, True]))]) == Found(1, 1, 1)
+
+    def test_a_preset_is_not_there_for_what_the_edge_cuts(self):
+        rows, columns = np.ogrid[:256, :256]
+        discs = tuple((columns - x) ** 2 + (rows - y) ** 2 <= 30**2 for x, y in [(80, 80), (180, 170), (250, 60)])
+        image = np.where(np.any(discs, axis=0), 210, 60).astype(np.uint8)
+        image = gaussian_filter(image, 1.0) + np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)
+        picture = LabelledPicture("discs", np.repeat(image[..., None], 3, axis=2), discs)
+        backend = load_pytorch_sam(SHIPPED, use_gpu=False, precision="fp32")
+        assert count_found(match_automatic(backend, [picture], 0.75, preset("droplets"))) == Found(2, 2, 2)
+        found = count_found(match_automatic(backend, [picture], 0.75))
+        assert (found.objects, found.matched) == (3, 3)
 
 
 def test_coins_are_outlined():
