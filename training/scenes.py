@@ -13,25 +13,25 @@ SCENE_SIZE = 512
 
 # Kind -> (painter, share of the training scenes).
 KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
-    "droplets": (micro.droplets, 10),
-    "emulsion": (micro.emulsion, 6),
-    "bubbles": (micro.bubbles, 6),
+    "droplets": (micro.droplets, 12),
+    "emulsion": (micro.emulsion, 8),
+    "bubbles": (micro.bubbles, 4),
     "cells": (micro.cells, 8),
     "fluorescence": (micro.fluorescence, 8),
     "rods": (micro.rods, 4),
     "grains": (micro.grains, 8),
-    "fibres": (micro.fibres, 3),
-    "coins": (objects.coins, 10),
-    "leaves": (lambda size, rng: objects.shapes_scene(size, rng, ("leaf",), 14, 160), 3),
-    "rings": (lambda size, rng: objects.shapes_scene(size, rng, ("ring",), 12, 150), 4),
+    "fibres": (micro.fibres, 7),
+    "coins": (objects.coins, 6),
+    "leaves": (lambda size, rng: objects.shapes_scene(size, rng, ("leaf",), 14, 160), 5),
+    "rings": (lambda size, rng: objects.shapes_scene(size, rng, ("ring",), 12, 150), 9),
     "polygons": (lambda size, rng: objects.shapes_scene(size, rng, ("polygon",), 8, 170), 4),
     "blobs": (lambda size, rng: objects.shapes_scene(size, rng, ("blob", "ellipse"), 8, 200), 4),
-    "letters": (objects.letters, 4),
-    "tools": (objects.tools, 4),
-    "nested": (objects.nested, 7),
+    "letters": (objects.letters, 7),
+    "tools": (objects.tools, 7),
+    "nested": (objects.nested, 9),
     "photo": (objects.photo, 16),
-    "clutter": (objects.clutter, 6),
-    "satellites": (micro.satellites, 8),
+    "clutter": (objects.clutter, 9),
+    "satellites": (micro.satellites, 6),
 }
 
 # Scenes with these seeds and above are for evaluation only; training uses seeds below.
