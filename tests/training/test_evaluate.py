@@ -94,7 +94,6 @@ class TestAutomaticMasks:
         assert count_found([match([self.half, self.small], [self.half], 0.75)], min_area=10) == Found(1, 1, 1)
         assert count_found([match([self.half, self.other], truth, 0.75)], min_area=10) == Found(1, 2, 1)
 
-
     def test_what_is_not_wanted_counts_neither_way(self):
         matching = match([self.half, self.other], [self.half, self.other], 0.75)
         assert count_found([replace(matching, wanted=np.array([False, True]))]) == Found(1, 1, 1)
