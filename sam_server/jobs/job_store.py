@@ -60,10 +60,14 @@ local function change(state, ...)
 end
 """
 # ARGV: id, most that may wait (-1 for any), lease, then fields and values.
+# A job of this process may have begun, and been told of by `push`, already: then it gets what only this knows.
 _CREATE = (
     _HEAD
     + """
-if redis.call('EXISTS', job) == 1 then return 1 end
+if redis.call('EXISTS', job) == 1 then
+    for field = 4, #ARGV, 2 do redis.call('HSETNX', job, ARGV[field], ARGV[field + 1]) end
+    return 1
+end
 if tonumber(ARGV[2]) >= 0 and redis.call('SCARD', p .. 'waiting') >= tonumber(ARGV[2]) then return 0 end
 local now = redis.call('TIME')[1]
 redis.call('HSET', job, 'created', now, 'sent', now, unpack(ARGV, 4))

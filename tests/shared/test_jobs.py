@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -130,6 +131,18 @@ def test_a_job_of_a_dead_process_ends_with_an_error(link, process, shared_redis)
     assert shared_redis.keys(key("*", "lease")) == []
     assert shared_redis.client.smembers(key("x")[: -len("job:x")] + "jobs") == set()
     assert shared_redis.client.pttl(key(job.id)) <= KEEP * 1000  # and is forgotten in its time
+
+
+def test_a_job_that_ended_before_it_was_made_known_is_known_whole(link, shared_redis):
+    store = JobStore(link, KEEP, "here")
+    job = new_job("search", "somebody", 0.0)
+    store.push(replace(job, state="done", result={"count": 3}), {})
+    store.create(job, {"a": 1}, here=True)
+    shared = store.load(job.id)
+    assert (shared.job.state, shared.job.result, shared.arguments) == ("done", {"count": 3}, {"a": 1})
+    assert shared_redis.client.hget(key(job.id), "where") == b"process"
+    assert 0 < shared_redis.client.pttl(key(job.id)) <= KEEP * 1000
+    assert shared_redis.keys(key("*", "lease")) == []
 
 
 def test_a_job_of_a_dead_worker_goes_to_another_three_times(link, process, shared_redis):
