@@ -78,7 +78,8 @@ def print_automatic(backend: SamBackend) -> None:
                 found = count_found(matchings, round(np.pi * diameter**2 / 4))
                 size = f"from {diameter} px across" if diameter else "of all sizes"
                 print(f"{way}, {name}, {size}: recall {found.recall:.3f} of {found.objects} objects, ", end="")
-                print(f"precision {found.precision:.3f} of {found.masks} masks, at IoU >= {AUTOMATIC_IOU}")
+                print(f"precision {found.precision:.3f} of {found.masks} masks, ", end="")
+                print(f"mean IoU {found.mean_iou:.3f}, at IoU >= {AUTOMATIC_IOU}")
 
 
 def print_photographs(predictor: Predictor, folder: Path) -> list[Measured]:

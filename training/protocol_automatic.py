@@ -1,12 +1,12 @@
 """The measuring protocol of automatic masks: which of a picture's objects were found, and which masks show none."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco
 
-from sam_server.arrays import BoolArray, IntArray
+from sam_server.arrays import BoolArray, FloatArray, IntArray
 from sam_server.automatic.generate import generate
 from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
@@ -14,6 +14,7 @@ from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import Preset
 from sam_server.masks import rle
 from sam_server.masks.measured_set import measure_set
+from sam_server.masks.measures import touches_edge
 from sam_server.masks.rle import Rle
 from training.protocol import LabelledPicture
 
@@ -27,12 +28,14 @@ class Matching:
         wanted: (N,) bool, which objects the search is there to find; what shows another is not wrong.
         mask_areas: (M,) int64 pixels of each mask.
         object_of: (M,) int64 object that the mask shows; -1 if none.
+        iou: (M,) float64 of the mask with that object; 0 if none.
     """
 
     object_areas: IntArray
     wanted: BoolArray
     mask_areas: IntArray
     object_of: IntArray
+    iou: FloatArray
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Found:
     Attributes:
         objects, masks: how many there were.
         matched: pairs of them.
+        mean_iou: of these pairs; not a number if there are none.
     """
 
     objects: int
     masks: int
     matched: int
+    mean_iou: float
 
     @property
     def recall(self) -> float:
@@ -77,26 +82,31 @@ def match_automatic(
         masks = generate(backend, picture.image, parameters)
         kept = group_masks(measure_set(masks), filters=preset.filters).kept if preset else range(len(masks.records))
         found = [masks.records[index].segmentation for index in kept]
+        truth = [rle.encode(mask) for mask in picture.masks]
         whole = preset is not None and preset.filters.drop_touching_edge
-        wanted = np.array([not (whole and _touches_edge(mask)) for mask in picture.masks], bool)
-        out.append(replace(match(found, [rle.encode(mask) for mask in picture.masks], threshold), wanted=wanted))
+        wanted = np.array([not (whole and touches_edge(mask.bbox, mask.size)) for mask in truth], bool)
+        out.append(match(found, truth, threshold, wanted))
     return out
 
 
-def _touches_edge(mask: BoolArray) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float, wanted: BoolArray | None = None) -> Matching:
+    """Pair masks with objects one to one, the best pairs first, from an IoU of `threshold` on.
 
-
-def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float) -> Matching:
-    """Pair masks with objects one to one, the best pairs first, from an IoU of `threshold` on."""
-    shown, used = np.full(len(found), -1, np.int64), np.zeros(len(truth), bool)
+    Args:
+        found: M masks.
+        truth: N objects.
+        threshold: 0 to 1.
+        wanted: see `Matching`; all objects if None.
+    """
+    shown, ious, used = np.full(len(found), -1, np.int64), np.zeros(len(found)), np.zeros(len(truth), bool)
     if found and truth:
         table = coco.iou([mask.to_coco() for mask in found], [mask.to_coco() for mask in truth], [0] * len(truth))
         for place in np.argsort(-table, axis=None, kind="stable")[: np.count_nonzero(table >= threshold)].tolist():
             mask, thing = divmod(place, len(truth))
             if shown[mask] < 0 and not used[thing]:
-                shown[mask], used[thing] = thing, True
-    return Matching(_areas(truth), np.ones(len(truth), bool), _areas(found), shown)
+                shown[mask], ious[mask], used[thing] = thing, table[mask, thing], True
+    wanted = np.ones(len(truth), bool) if wanted is None else wanted
+    return Matching(_areas(truth), wanted, _areas(found), shown, ious)
 
 
 def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
@@ -108,6 +118,7 @@ def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
             one of them, nor smaller masks that show nothing.
     """
     objects = masks = matched = 0
+    total = 0.0
     for item in matchings:
         wanted = item.wanted & (item.object_areas >= min_area)
         shows = item.object_of >= 0
@@ -115,8 +126,9 @@ def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
         right[shows] = wanted[item.object_of[shows]]
         objects += np.count_nonzero(wanted)
         matched += np.count_nonzero(right)
+        total += float(item.iou[right].sum())
         masks += np.count_nonzero(right | (~shows & (item.mask_areas >= min_area)))
-    return Found(objects, masks, matched)
+    return Found(objects, masks, matched, total / matched if matched else float("nan"))
 
 
 def _areas(masks: Sequence[Rle]) -> IntArray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -183,10 +184,10 @@ def _nested(selection: Selection, left: BoolArray, max_ratio: float) -> BoolArra
     scores = _predicted_iou(selection)
     gone = np.zeros(len(selection), np.bool_)
     rows, starts = np.unique(outer, return_index=True)
-    for row, inside in zip(rows, np.split(inner, starts[1:]), strict=False):
-        inside = inside[~gone[inside]]
+    for row, (start, end) in zip(rows, pairwise([*starts, len(inner)]), strict=True):
         if gone[row]:
             continue
+        inside = inner[start:end][~gone[inner[start:end]]]
         if np.any(scores[row] < _CLEARLY_LESS * scores[inside]):
             gone[row] = True
         else:

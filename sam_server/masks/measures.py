@@ -221,7 +221,7 @@ def _ellipse(pixels: ByteArray, solidity: float, mask: CroppedMask) -> tuple[flo
 def _parts(pixels: ByteArray, mask: CroppedMask) -> tuple[int, float, bool]:
     """Number of parts that count, distance of the farthest from the largest, and whether one is at the edge."""
     if cv2.connectedComponents(pixels, connectivity=8)[0] == 2:
-        return 1, 0.0, _touches_edge(mask.bbox, mask.size)
+        return 1, 0.0, touches_edge(mask.bbox, mask.size)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
@@ -229,7 +229,7 @@ def _parts(pixels: ByteArray, mask: CroppedMask) -> tuple[int, float, bool]:
     large = areas >= max(1.0, MIN_PART_SHARE * mask.area)
     large[largest] = True
     boxes = stats[large, : cv2.CC_STAT_AREA] + (mask.x, mask.y, 0, 0)
-    at_edge = any(_touches_edge(box, mask.size) for box in boxes.tolist())
+    at_edge = any(touches_edge(box, mask.size) for box in boxes.tolist())
     others = [label for label in np.flatnonzero(large) if label != largest]
     if not others:
         return 1, 0.0, at_edge
@@ -237,6 +237,7 @@ def _parts(pixels: ByteArray, mask: CroppedMask) -> tuple[int, float, bool]:
     return 1 + len(others), max(float(away[labels == label].min()) for label in others), at_edge
 
 
-def _touches_edge(box: Sequence[int], size: tuple[int, int]) -> bool:
+def touches_edge(box: Sequence[int], size: tuple[int, int]) -> bool:
+    """Whether a box (x, y, width, height) reaches the first or last row or column of a picture of size (H, W)."""
     x, y, width, height = box
     return x == 0 or y == 0 or x + width == size[1] or y + height == size[0]

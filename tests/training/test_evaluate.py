@@ -1,6 +1,4 @@
 import json
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +6,7 @@ import scipy.io
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from backend_loader import TINY_DIR
 from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.grouping.presets import preset
 from sam_server.masks.rle import Rle, encode
@@ -18,8 +17,6 @@ from training.protocol import LabelledPicture, Measured, iou, photographs
 from training.protocol_automatic import Found, count_found, match, match_automatic
 from training.report import calibration, correlation, rows, table
 from training.trainer import Trainer
-
-SHIPPED = Path(__file__).parents[2] / "model/tiny/sam_tiny.safetensors"
 
 
 def test_evaluation_runs_on_a_small_set(small_config, tmp_path, monkeypatch, capsys):
@@ -60,6 +57,10 @@ class TestReport:
         assert [(low, count) for low, _, _, count in calibration(items)] == [(0.0, 1), (0.4, 1), (0.9, 1)]
 
 
+def counts(found: Found) -> tuple[int, int, int]:
+    return found.objects, found.masks, found.matched
+
+
 class TestAutomaticMasks:
     masks = np.zeros((4, 10, 10), bool)
     masks[0, :5], masks[1, :5], masks[2, 6:], masks[3, 8:, 8:] = True, True, True, True
@@ -84,21 +85,29 @@ class TestAutomaticMasks:
     def test_recall_and_precision(self):
         matching = match([self.half, self.again, self.small], [self.half, self.other], 0.75)
         found = count_found([matching, matching])
-        assert (found.objects, found.masks, found.matched) == (4, 6, 2)
+        assert counts(found) == (4, 6, 2)
         assert (found.recall, found.precision) == (0.5, pytest.approx(1 / 3))
 
+    def test_mean_iou_is_that_of_the_pairs(self):
+        smaller = self.masks[0].copy()
+        smaller[0, :] = False
+        matching = match([encode(smaller), self.other, self.small], [self.half, self.other], 0.75)
+        assert count_found([matching]).mean_iou == pytest.approx((0.8 + 1) / 2)
+        assert np.isnan(count_found([match([self.small], [self.half], 0.75)]).mean_iou)
+
     def test_what_is_too_small_counts_neither_way(self):
-        truth = [self.half, self.small]
-        assert count_found([match([self.half, self.small], truth, 0.75)], min_area=10) == Found(1, 1, 1)
-        assert count_found([match([self.half], truth, 0.75)], min_area=10) == Found(1, 1, 1)
-        assert count_found([match([self.half, self.small], [self.half], 0.75)], min_area=10) == Found(1, 1, 1)
-        assert count_found([match([self.half, self.other], truth, 0.75)], min_area=10) == Found(1, 2, 1)
+        def large(found: list[Rle], truth: list[Rle]) -> tuple[int, int, int]:
+            return counts(count_found([match(found, truth, 0.75)], min_area=10))
+
+        assert large([self.half, self.small], [self.half, self.small]) == (1, 1, 1)
+        assert large([self.half], [self.half, self.small]) == (1, 1, 1)
+        assert large([self.half, self.small], [self.half]) == (1, 1, 1)
+        assert large([self.half, self.other], [self.half, self.small]) == (1, 2, 1)
 
     def test_what_is_not_wanted_counts_neither_way(self):
-        matching = match([self.half, self.other], [self.half, self.other], 0.75)
-        assert count_found([replace(matching, wanted=np.array([False, True]))]) == Found(1, 1, 1)
-        missed = match([self.other], [self.half, self.other], 0.75)
-        assert count_found([replace(missed, wanted=np.array([False, True]))]) == Found(1, 1, 1)
+        wanted = np.array([False, True])
+        for masks in ([self.half, self.other], [self.other]):
+            assert counts(count_found([match(masks, [self.half, self.other], 0.75, wanted)])) == (1, 1, 1)
 
     def test_a_preset_is_not_there_for_what_the_edge_cuts(self):
         rows, columns = np.ogrid[:256, :256]
@@ -106,8 +115,8 @@ class TestAutomaticMasks:
         image = np.where(np.any(discs, axis=0), 210, 60).astype(np.uint8)
         image = gaussian_filter(image, 1.0) + np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)
         picture = LabelledPicture("discs", np.repeat(image[..., None], 3, axis=2), discs)
-        backend = load_pytorch_sam(SHIPPED, use_gpu=False, precision="fp32")
-        assert count_found(match_automatic(backend, [picture], 0.75, preset("droplets"))) == Found(2, 2, 2)
+        backend = load_pytorch_sam(TINY_DIR / "sam_tiny.safetensors", use_gpu=False, precision="fp32")
+        assert counts(count_found(match_automatic(backend, [picture], 0.75, preset("droplets")))) == (2, 2, 2)
         found = count_found(match_automatic(backend, [picture], 0.75))
         assert (found.objects, found.matched) == (3, 3)
 
