@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx_ir
@@ -178,7 +179,7 @@ class StandardDecoder(Decoder):
         # floor(side * size / longest + 1/2) in integers.
         filled = (2 * original * size + longest) // (2 * longest)
         height, width, new_height, new_width = (
-            int(value.item()) for value in (original[0], original[1], filled[0], filled[1])
+            cast(int, value.item()) for value in (original[0], original[1], filled[0], filled[1])
         )
         # What the tracer cannot know of numbers that stand in a tensor.
         for condition in (height >= 1, width >= 1, new_height >= 1, new_width >= 1):
@@ -281,7 +282,7 @@ def _translate(graph: Graph, opset: int) -> onnx_ir.Model:
             graph.module,
             tuple(example for example, _ in graph.inputs.values()),
             dynamic_shapes=tuple(dict.fromkeys(axes, DYNAMIC) for _, axes in graph.inputs.values()),
-            strict=True,
+            strict=False,
         )
         program = torch.onnx.export(
             traced,
@@ -360,13 +361,13 @@ def _pack(model: onnx_ir.Model) -> None:
         if not np.array_equal(half, wide):
             continue
         packed = onnx_ir.val(f"{name}.half", const_value=onnx_ir.tensor(half, name=f"{name}.half"))
-        cast = onnx_ir.node("Cast", [packed], {"to": onnx_ir.DataType.FLOAT.value}, name=f"{name}.widen")
-        model.graph.insert_before(first, cast)
-        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        widened = onnx_ir.node("Cast", [packed], {"to": onnx_ir.DataType.FLOAT.value}, name=f"{name}.widen")
+        model.graph.insert_before(first, widened)
+        onnx_ir.convenience.replace_all_uses_with(value, widened.outputs[0])
         del model.graph.initializers[name]
         model.graph.register_initializer(packed)
-        cast.outputs[0].name = name
-        cast.outputs[0].dtype, cast.outputs[0].shape = tensor.dtype, onnx_ir.Shape(wide.shape)
+        widened.outputs[0].name = name
+        widened.outputs[0].dtype, widened.outputs[0].shape = tensor.dtype, onnx_ir.Shape(wide.shape)
 
 
 def _save(model: onnx_ir.Model, path: Path) -> list[Path]:

@@ -105,10 +105,10 @@ class FastAttention(nn.Module):
         q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
         if projected is not None:
             weights = (_join(q.to(self.dtype)) @ projected.keys).softmax(dim=-1)  # (heads, N * T, I)
-            pooled = _part(weights @ projected.values, len(q)).float()  # (N, heads, T, head)
+            pooled = _part(weights @ projected.values, q.shape[0]).float()  # (N, heads, T, head)
         else:
             weights = self._scores(q, image).softmax(dim=-1)
-            image = _for_each(image, len(queries))
+            image = _for_each(image, queries.shape[0])
             cells = products(weights.flatten(1, 2), image.transpose(-2, -1))  # (N, heads * T, C)
             pooled = _by_head(cells.float(), self.heads) @ self.w_value.transpose(-2, -1)
         merged = pooled.transpose(1, 2).flatten(2) + attention.v_proj.bias
@@ -123,7 +123,7 @@ class FastAttention(nn.Module):
         k = self._split(attention.k_proj(keys)) * self.scale  # (N, heads, T, head)
         bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
         if projected is not None:
-            scores = _part(_join(k.to(self.dtype)) @ projected.queries, len(k))
+            scores = _part(_join(k.to(self.dtype)) @ projected.queries, k.shape[0])
         else:
             scores = self._scores(k, image)
         weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
@@ -131,14 +131,14 @@ class FastAttention(nn.Module):
         # The weights of each head sum to one, so a share of the bias in every value adds up to the bias.
         v = v + attention.out_proj.bias / self.heads
         # One product that starts from the image: no pass over it for the sum.
-        image = _for_each(image, len(keys))
+        image = _for_each(image, keys.shape[0])
         return torch.baddbmm(image, weights.flatten(1, 2).transpose(-2, -1), v.flatten(1, 2).to(self.dtype))
 
     def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
-        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], len(tokens)).flatten(1, 2)
-        image = _for_each(image, len(tokens))
+        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], tokens.shape[0]).flatten(1, 2)
+        image = _for_each(image, tokens.shape[0])
         scores = products(absorbed, image, start=positions)
         return _by_head(scores, self.heads)
 
@@ -239,7 +239,7 @@ class FastDecoder(nn.Module):
         upscaling = self.decoder.output_upscaling
         first, second = cast(nn.ConvTranspose2d, upscaling[0]), cast(nn.ConvTranspose2d, upscaling[3])
         norm = cast(LayerNorm2d, upscaling[1])
-        count, side = len(cells), math.isqrt(cells.shape[1])
+        count, side = cells.shape[0], math.isqrt(cells.shape[1])
         x = _per_cell(first, cells)  # (N, I, 2, 2, C/4)
         x = F.layer_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
         x = _gelu(_per_cell(second, _gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)

@@ -28,7 +28,7 @@ class Linear(nn.Linear):
 
     def computes_with_onednn(self, x: Tensor) -> bool:
         """Whether oneDNN will map x."""
-        return self.onednn and _can_take(x, self.weight)
+        return self.onednn and _can_take(x, self.weight.shape)
 
 
 def use_onednn(module: nn.Module) -> None:
@@ -47,7 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., out), equal to that of `F.linear` up to rounding.
     """
-    if not _can_take(x, weight):
+    if not _can_take(x, weight.shape):
         return F.linear(x, weight, bias)
     # Of arrays with gaps oneDNN makes a thousand times the work.
     dense = weight if weight.is_contiguous() or weight.T.is_contiguous() else weight.contiguous()
@@ -65,20 +65,20 @@ def products(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
     Returns:
         (N, A, B), equal to `torch.baddbmm` up to rounding.
     """
-    if x.dtype != torch.float32 or not len(x) or not _can_take(x, y[0]):
+    if x.dtype != torch.float32 or not _can_take(x, y.shape[1:]):
         transposed = y.transpose(-2, -1)
         return x @ transposed if start is None else torch.baddbmm(start, x, transposed)
     out = torch.stack([linear(a, b) for a, b in zip(x, y, strict=True)])
     return out if start is None else out.add_(start)
 
 
-def _can_take(x: Tensor, weight: Tensor) -> bool:
-    if any(side % BLOCK for side in weight.shape):
+def _can_take(x: Tensor, weight: torch.Size) -> bool:
+    """Whether oneDNN shall multiply `x` with a weight of this shape."""
+    # A compiled or exported graph makes its own choice, and would take the sizes asked for here for fixed ones.
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or any(side % BLOCK for side in weight):
         return False
-    # A compiled or exported graph makes its own choice; oneDNN takes no empty arrays.
-    if x.device.type != "cpu" or x.dtype not in DTYPES or torch.is_grad_enabled() or not x.numel():
-        return False
-    return not torch.compiler.is_compiling() and _has_onednn()
+    # oneDNN takes no empty arrays.
+    return x.device.type == "cpu" and x.dtype in DTYPES and x.numel() > 0 and _has_onednn()
 
 
 @cache

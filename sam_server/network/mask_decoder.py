@@ -52,14 +52,14 @@ class MaskDecoder(nn.Module):
             Low-res logits (N, M, 4E, 4E) and predicted IoU (N, M); M = 3 or 1.
         """
         tokens = self.join_tokens(sparse)
-        source = (image + dense).expand(len(tokens), -1, -1, -1)
+        source = (image + dense).expand(tokens.shape[0], -1, -1, -1)
         tokens, keys = self.transformer(source, image_pe.to(source.dtype), tokens)
 
         height, width = image.shape[-2:]
-        keys = keys.transpose(1, 2).reshape(len(tokens), -1, height, width)  # (N, C, E, E)
+        keys = keys.transpose(1, 2).reshape(tokens.shape[0], -1, height, width)  # (N, C, E, E)
         upscaled = self.output_upscaling(keys)  # (N, C/8, 4E, 4E)
         kernels = self.hyper_kernels(tokens, slice(0, MASK_TOKENS))
-        masks = (kernels @ upscaled.flatten(2)).reshape(len(tokens), -1, *upscaled.shape[-2:])
+        masks = (kernels @ upscaled.flatten(2)).reshape(tokens.shape[0], -1, *upscaled.shape[-2:])
         chosen = self.chosen(multimask_output)
         return masks[:, chosen], self.iou_prediction_head(tokens[:, 0])[:, chosen]
 
@@ -71,7 +71,7 @@ class MaskDecoder(nn.Module):
     def join_tokens(self, sparse: Tensor) -> Tensor:
         """IoU token, mask tokens and prompt tokens: (N, 5 + P, C) from (N, P, C)."""
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])  # (5, C)
-        return torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
+        return torch.cat([output_tokens.expand(sparse.shape[0], -1, -1), sparse], dim=1)
 
     def hyper_kernels(self, tokens: Tensor, chosen: slice) -> Tensor:
         """(N, M, C/8) weights over the upscaled channels, one row a chosen mask, from all tokens (N, T, C)."""
