@@ -57,7 +57,7 @@ class OnnxSam:
     Args:
         files: what was loaded.
         encoder, decoder: the same files in an engine.
-        precision: in which they compute, for `info`.
+        precision: in which they compute, for `info`; the decoder in `ModelSpec.decoder_precision` of it.
         notes: what did not go as asked, for `info`.
     """
 
@@ -68,7 +68,7 @@ class OnnxSam:
         self._decoder = decoder
         self._takes_bytes = files.encoder_metadata.encoder_input == "uint8"
         self._spec = files.encoder_metadata.spec
-        on_cpu = CPU_CHUNK_BF16 if precision == "bf16" else CPU_CHUNK
+        on_cpu = CPU_CHUNK_BF16 if self._spec.decoder_precision(precision) == "bf16" else CPU_CHUNK
         self._chunk = on_cpu if decoder.device == "cpu" else GPU_CHUNK
         size = self._spec.low_res_size
         self._no_mask = np.zeros((1, 1, size, size), np.float32)
@@ -250,7 +250,8 @@ def load_onnx_sam(
     if lost:
         bound = ", ".join(encoder.providers)
         notes += (f"{', '.join(lost)} did not bind (CUDA or its driver is missing or too old); {bound} runs",)
-    decoder = _load(files.decoder, wanted, used, threads, begins_with=PICTURE_INPUTS, side_by_side=True)
+    in_decoder = files.decoder_metadata.spec.decoder_precision(used)
+    decoder = _load(files.decoder, wanted, in_decoder, threads, begins_with=PICTURE_INPUTS, side_by_side=True)
     for note in notes:
         logger.warning("%s", note)
     return OnnxSam(files, encoder, decoder, used, notes)

@@ -46,8 +46,8 @@ class PyTorchSam:
     Args:
         sam: the model in float32 with its weights, on the CPU.
         device: where it shall run.
-        precision: "fp32", "bf16" or "fp16": of the image encoder and of the image side of the decoder; the few
-            tokens of a prompt are always computed in float32.
+        precision: "fp32", "bf16" or "fp16": of the image encoder and, but for `ModelSpec.decoder_precision`, of the
+            image side of the decoder; the few tokens of a prompt are always computed in float32.
         plain: compute operation by operation as the reference does, in place of the exact rewrites that are faster.
         compiled: let torch.compile make kernels for the image encoder; where that fails, `info.notes` says so.
         model_files: what the weights were loaded from, for `info`.
@@ -72,6 +72,7 @@ class PyTorchSam:
         self._sam = sam.eval().requires_grad_(False).to(device)
         self._sam.image_encoder.to(self.dtype)
         self._spec = sam.variant.spec
+        self._decoder_dtype = PRECISIONS[self._spec.decoder_precision(precision)]
         if not plain:
             use_onednn(self._sam)
         elif isinstance(self._sam.image_encoder, ImageEncoderViT):
@@ -93,7 +94,7 @@ class PyTorchSam:
         self._chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
         with torch.inference_mode():
             self._image_pe = self._sam.prompt_encoder.dense_pe()
-            self._fast = None if plain else FastDecoder(self._sam.mask_decoder, self._image_pe, self.dtype)
+            self._fast = None if plain else FastDecoder(self._sam.mask_decoder, self._image_pe, self._decoder_dtype)
             self._no_mask = self._sam.prompt_encoder.no_mask()
         self._projected: RecentPictures[ProjectedPicture] = RecentPictures()
 
@@ -109,9 +110,9 @@ class PyTorchSam:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[ImageEmbedding]:
-        """See `SamBackend.encode`; the embeddings stay on the device, (1, C, E, E) in the model's dtype."""
+        """See `SamBackend.encode`; the embeddings stay on the device, (1, C, E, E) in the decoder's dtype."""
         pictures = np.stack([transforms.normalise_and_pad(image, self._spec) for image in images])
-        encoded = self._encoder(torch.from_numpy(pictures).to(self.device, self.dtype))
+        encoded = self._encoder(torch.from_numpy(pictures).to(self.device, self.dtype)).to(self._decoder_dtype)
         return [
             # A clone of its row, so that one picture does not keep its batch in memory.
             self._embedding(row[None].clone() if len(images) > 1 else row[None], image)
@@ -146,7 +147,7 @@ class PyTorchSam:
         self, array: FloatArray, original_size: tuple[int, int], input_size: tuple[int, int]
     ) -> ImageEmbedding:
         """See `LoadsEmbeddings.load_embedding`."""
-        data = torch.tensor(array[None]).to(self.device, self.dtype)
+        data = torch.tensor(array[None]).to(self.device, self._decoder_dtype)
         return ImageEmbedding(data, original_size, input_size, data.numel() * data.element_size())
 
     def device_memory(self) -> DeviceMemory | None:

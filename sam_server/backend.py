@@ -13,6 +13,8 @@ from sam_server.prompts import PromptBatch
 
 # Upscaling of the mask decoder: low-res masks have four times the side of the image embedding.
 LOW_RES_SCALE = 4
+# Channels of the official models, whose decoders bear bf16.
+WIDE_DECODER = 256
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class ModelSpec:
     def low_res_size(self) -> int:
         """Side of the low-res masks, in pixels."""
         return self.embedding_size * LOW_RES_SCALE
+
+    def decoder_precision(self, precision: str) -> str:
+        """In which precision the mask decoder computes where the image encoder computes in `precision`.
+
+        A narrow decoder stays in fp32 where bf16 is asked for. With model/tiny, whose products have 12 to 96 terms,
+        masks in bf16 had a mean IoU of 0.86 (PyTorch) and 0.92 (OpenVINO) with those in fp32; 0.99 with this.
+        """
+        return "fp32" if precision == "bf16" and self.embedding_channels < WIDE_DECODER else precision
 
 
 @dataclass(frozen=True)

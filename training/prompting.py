@@ -24,7 +24,7 @@ from training.losses import RoundLoss, round_loss
 BOX_NOISE = 0.1
 BOX_NOISE_MAX = 20.0
 # Share of prompts that begin with a box, and share of clicks that go for the middle of what is meant.
-BOX_SHARE = 0.35
+BOX_SHARE = 0.45
 CENTRE_SHARE = 0.5
 # Chance that a round after the first gives no new click, only the last mask.
 REPEAT_CHANCE = 0.12

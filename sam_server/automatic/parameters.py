@@ -26,7 +26,7 @@ PERFORMANCE_MAX_CROP_LAYERS = 1
 
 # What stands in place of the defaults, performance mode's too, for models that are less sure of themselves than the
 # official ones; by model type.
-MODEL_DEFAULTS: dict[str, dict[str, float]] = {"tiny": {"pred_iou_thresh": 0.65, "stability_score_thresh": 0.92}}
+MODEL_DEFAULTS: dict[str, dict[str, float]] = {"tiny": {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.92}}
 
 
 class ParameterError(ValueError):

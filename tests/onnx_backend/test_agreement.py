@@ -8,7 +8,7 @@ import pytest
 
 from backend_loader import TINY_DIR
 from convert_to_onnx import ExportOptions, export_checkpoint
-from onnx_sam_wrapper import OnnxSam, load_onnx_sam
+from onnx_sam_wrapper import load_onnx_sam
 from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.backend import SamBackend
 from sam_server.network.variants import VARIANTS
@@ -52,7 +52,7 @@ def onnx_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported_tiny(tmp_path_factory).onnx_dir
 
 
-def ious(backend: OnnxSam, expected: Answers) -> tuple[float, np.ndarray]:
+def ious(backend: SamBackend, expected: Answers) -> tuple[float, np.ndarray]:
     """Largest relative error of an embedding, and IoU of every mask."""
     found = answers(backend)
     assert sum(len(masks) for masks in expected.masks.values()) >= 200
@@ -78,8 +78,14 @@ def test_fp32_equals_pytorch(onnx_dir: Path, expected: Answers, provider: str) -
 
 
 def test_bf16_is_near(onnx_dir: Path, expected: Answers) -> None:
+    """The encoder alone: a decoder as narrow as this one's would give masks of a mean IoU of 0.92."""
     _, iou = ious(load_onnx_sam(onnx_dir, "tiny", [OPENVINO], precision="bf16"), expected)
-    assert iou.mean() >= 0.95  # bf16 moves boundaries, and most those that the model is unsure of
+    assert iou.mean() >= 0.98
+
+
+def test_bf16_is_near_in_pytorch(expected: Answers) -> None:
+    _, iou = ious(load_pytorch_sam(CHECKPOINT, use_gpu=False, precision="bf16"), expected)
+    assert iou.mean() >= 0.97  # its encoder rounds more often than OpenVINO's
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
