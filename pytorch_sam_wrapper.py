@@ -19,6 +19,7 @@ from sam_server.backend import (
     PreparedImage,
 )
 from sam_server.checkpoints.load import CheckpointError, load_state_dict
+from sam_server.network.attention import leave_uncompiled
 from sam_server.network.fast_decoder import FastDecoder, ProjectedPicture
 from sam_server.network.image_encoder_vit import ImageEncoderViT
 from sam_server.network.linear import use_onednn
@@ -161,6 +162,7 @@ class PyTorchSam:
     @torch.inference_mode()
     def _compile(self) -> str | None:
         """Compile the image encoder for one picture, now and not at the first request; why it failed, or None."""
+        leave_uncompiled()
         compiled = torch.compile(self._sam.image_encoder)
         size = self._spec.image_size
         try:

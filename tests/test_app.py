@@ -30,6 +30,22 @@ START = {
 }
 
 
+# What takes as long to import as the rest of a start, and what few requests need, or none.
+LATER = ("sklearn", "openpyxl", "torch._dynamo")
+CLICK = """
+import sys
+import numpy as np
+import app
+from backend_loader import TINY_DIR
+from pytorch_sam_wrapper import load_pytorch_sam
+from sam_server.predictor import Predictor
+from sam_server.prompts import make_prompt
+predictor = Predictor(load_pytorch_sam(TINY_DIR / "sam_tiny.safetensors", use_gpu=False))
+predictor.predict(predictor.encode(np.zeros((64, 64, 3), np.uint8)), [make_prompt([(3, 4)])])
+print(*sys.modules)
+"""
+
+
 @pytest.fixture(scope="module")
 def sam() -> Sam:
     """The tiny model with random weights."""
@@ -190,3 +206,10 @@ def test_a_server_with_a_bad_setting_ends_with_one_line(start, command):
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert output.splitlines() == ["SAM_USE_GPU='perhaps' is not valid; options: true, false"]
+
+
+def test_a_start_does_not_wait_for_what_few_ask_for():
+    done = subprocess.run([sys.executable, "-c", CLICK], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "torch" in imported
+    assert not set(LATER) & set(imported)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import PCA
 
 from sam_server.arrays import FloatArray, IntArray
 from sam_server.grouping.errors import GroupingError, check_choice, check_range
@@ -117,6 +116,8 @@ def _main_axes(features: Features) -> Features:
     """(n, MAX_AXES) coordinates along the axes of the largest spread; the features themselves if they are no more."""
     if features.shape[1] <= MAX_AXES or len(features) <= MAX_AXES:
         return features
+    from sklearn.decomposition import PCA  # here for the reason given above
+
     axes: Features = PCA(MAX_AXES, svd_solver="covariance_eigh").fit_transform(features)
     return axes
 

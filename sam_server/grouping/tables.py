@@ -5,14 +5,15 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
-
-from openpyxl import Workbook
+from typing import TYPE_CHECKING, Any
 
 from sam_server.grouping.group import GroupResult
 from sam_server.grouping.statistics import DESCRIBED, Description
 from sam_server.masks.measured_set import MeasuredSet
 from sam_server.masks.measures import NAMES
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 Cell = str | int | float | None
 
@@ -68,6 +69,9 @@ def to_csv(measured: MeasuredSet, result: GroupResult) -> bytes:
 
 def to_xlsx(measured: MeasuredSet, result: GroupResult) -> bytes:
     """A workbook with the sheets masks, groups and filters."""
+    # Imported here, for a start would wait for it, and few ask for it.
+    from openpyxl import Workbook
+
     book = Workbook(write_only=True)
     _sheet(book, "masks", mask_columns(result), mask_rows(measured, result))
     _sheet(book, "groups", group_columns(), group_rows(result))
@@ -77,7 +81,7 @@ def to_xlsx(measured: MeasuredSet, result: GroupResult) -> bytes:
     return data.getvalue()
 
 
-def _sheet(book: Workbook, title: str, header: list[str], rows: Iterator[Any]) -> None:
+def _sheet(book: "Workbook", title: str, header: list[str], rows: Iterator[Any]) -> None:
     sheet = book.create_sheet(title)
     sheet.freeze_panes = "B2"
     sheet.append(header)

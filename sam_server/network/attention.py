@@ -67,7 +67,6 @@ def biased_parts(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, 
     return torch.cat([biased(q[part], k[part], v[part], rel_h[part], rel_w[part], scale) for part in parts])
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # unrolled by the compiler, it would be thousands of kernels
 def sliced(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
     """A head and a few rows of queries at a time, so that the scores stay in cache."""
     batch, height, width, _ = rel_h.shape
@@ -114,7 +113,7 @@ def auto(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, scale: f
         return folded(q, k, v, rel_h, rel_w, scale)
     if q.dtype != torch.float32 and _has_tiles():
         return folded(q, k, v, rel_h, rel_w, scale)
-    attend = biased_parts if q.shape[1] <= SMALL_GRID else sliced
+    attend = ATTENTIONS["biased_parts" if q.shape[1] <= SMALL_GRID else "sliced"]
     return attend(q, k, v, rel_h, rel_w, scale)
 
 
@@ -133,3 +132,12 @@ ATTENTIONS: dict[str, Attend] = {
     "unrolled": unrolled,
     "auto": auto,
 }
+
+
+def leave_uncompiled() -> None:
+    """Have torch.compile call `sliced` as it stands: unrolled, it would be thousands of kernels.
+
+    Not a decorator of `sliced`: that would import the compiler, for a second and a half of each start, into processes
+    that compile nothing.
+    """
+    ATTENTIONS["sliced"] = torch.compiler.disable(sliced)  # type: ignore[no-untyped-call]

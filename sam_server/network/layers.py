@@ -15,6 +15,17 @@ NORM_EPS = 1e-6
 PART_TOKENS = 1024
 
 
+def make_embedding(rows: int, channels: int) -> nn.Embedding:
+    """(rows, channels) normal random numbers, as nn.Embedding draws them.
+
+    On the meta device, which models are built on before their weights are read, nn.Embedding's own way to draw them
+    imports torch's compiler: a second and a half of a server's start.
+    """
+    drawn = torch.randn(rows, channels)
+    embedding: nn.Embedding = nn.Embedding.from_pretrained(drawn, freeze=False)  # type: ignore[no-untyped-call]
+    return embedding
+
+
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of a (B, C, H, W) map.
 

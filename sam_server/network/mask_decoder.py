@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sam_server.network.layers import LayerNorm2d, Mlp
+from sam_server.network.layers import LayerNorm2d, Mlp, make_embedding
 from sam_server.network.transformer import TwoWayTransformer
 from sam_server.network.variants import SamVariant
 
@@ -24,8 +24,8 @@ class MaskDecoder(nn.Module):
         super().__init__()
         width = variant.embedding_channels
         self.transformer = TwoWayTransformer(variant.decoder_depth, width, variant.decoder_heads, variant.decoder_mlp)
-        self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(MASK_TOKENS, width)
+        self.iou_token = make_embedding(1, width)
+        self.mask_tokens = make_embedding(MASK_TOKENS, width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
             LayerNorm2d(width // 4),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam_server.network.layers import LayerNorm2d
+from sam_server.network.layers import LayerNorm2d, make_embedding
 from sam_server.network.variants import SamVariant
 
 # Hidden channels of the mask input's convolutions (segment_anything/build_sam.py).
@@ -46,8 +46,8 @@ class PromptEncoder(nn.Module):
         self.embedding_size = variant.image_size // variant.patch_size
         self.pe_layer = RandomPositionEncoding(channels // 2)
         # Background, foreground, first and second corner of a box.
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, channels) for _ in range(4))
-        self.not_a_point_embed = nn.Embedding(1, channels)
+        self.point_embeddings = nn.ModuleList(make_embedding(1, channels) for _ in range(4))
+        self.not_a_point_embed = make_embedding(1, channels)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, MASK_CHANNELS // 4, kernel_size=2, stride=2),
             LayerNorm2d(MASK_CHANNELS // 4),
@@ -57,7 +57,7 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(MASK_CHANNELS, channels, kernel_size=1),
         )
-        self.no_mask_embed = nn.Embedding(1, channels)
+        self.no_mask_embed = make_embedding(1, channels)
 
     def dense_pe(self, size: int | None = None) -> Tensor:
         """Positional encoding of every cell of the embedding, (1, C, E, E) float32; E = `size` if given."""
