@@ -24,7 +24,7 @@ from training.losses import RoundLoss, round_loss
 BOX_NOISE = 0.1
 BOX_NOISE_MAX = 20.0
 # Share of prompts that begin with a box, and share of clicks that go for the middle of what is meant.
-BOX_SHARE = 0.45
+BOX_SHARE = 0.5
 CENTRE_SHARE = 0.5
 # Chance that a round after the first gives no new click, only the last mask.
 REPEAT_CHANCE = 0.12
@@ -81,7 +81,8 @@ def first_prompts(targets: FloatArray, stride: float, rng: np.random.Generator) 
         if boxed[row]:
             box = box_of(inside) * stride
             side = np.array([box[2] - box[0], box[3] - box[1]] * 2)
-            noise = np.clip(rng.normal(0, BOX_NOISE, 4) * side, -BOX_NOISE_MAX, BOX_NOISE_MAX) * rng.random()
+            noise = np.clip(rng.normal(0, BOX_NOISE, 4) * side, -BOX_NOISE_MAX, BOX_NOISE_MAX)
+            noise *= rng.random() ** 2  # most boxes are drawn with care, or come from a detector
             coords[row] = (box + noise).reshape(2, 2)
             labels[row] = (LABEL_BOX_FIRST, LABEL_BOX_SECOND)
         else:

@@ -29,9 +29,9 @@ KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
     "letters": (objects.letters, 7),
     "tools": (objects.tools, 7),
     "nested": (objects.nested, 9),
-    "photo": (objects.photo, 16),
+    "photo": (objects.photo, 17),
     "clutter": (objects.clutter, 9),
-    "satellites": (micro.satellites, 6),
+    "satellites": (micro.satellites, 20),
 }
 
 # Scenes with these seeds and above are for evaluation only; training uses seeds below.

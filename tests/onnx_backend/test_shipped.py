@@ -23,8 +23,8 @@ MAX_BYTES = 16_000_000
 def test_files_are_of_this_checkpoint(path: Path) -> None:
     onnx.checker.check_model(path)
     found = load_onnx_sam(TINY_DIR, "tiny", use_gpu=False).info.sha256
-    command = "python convert_to_onnx.py --checkpoint model/tiny/sam_tiny.safetensors --output-dir build/tiny"
-    assert found == sha256_of(CHECKPOINT), f"the weights are new; run `{command}` and copy encoder and decoder"
+    command = "python convert_model.py --model-type tiny"
+    assert found == sha256_of(CHECKPOINT), f"new weights: run `{command}` and copy encoder and decoder"
 
 
 def test_they_give_the_masks_of_the_checkpoint() -> None:
