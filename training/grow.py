@@ -35,7 +35,7 @@ def grow(weights: Mapping[str, Tensor], variant: SamVariant, seed: int = 0) -> d
     for key in grown:
         if key in weights:
             grown[key] = weights[key].float()
-        elif key.removesuffix(".weight").removesuffix(".bias").endswith(BRANCH_ENDS):
+        elif key.rpartition(".")[0].endswith(BRANCH_ENDS):
             grown[key] = torch.zeros_like(grown[key])
     return grown
 
@@ -43,15 +43,14 @@ def grow(weights: Mapping[str, Tensor], variant: SamVariant, seed: int = 0) -> d
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("model/tiny") / WEIGHTS)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="with config.json beside it")
     parser.add_argument("--out", type=Path, default=Path("build/grown"))
     arguments = parser.parse_args()
     weights, before = read_weights(arguments.checkpoint)
     variant = VARIANTS["tiny"]
-    if replace(before, depth=variant.depth, global_blocks=variant.global_blocks) != variant or (
-        before.global_blocks != tuple(block for block in variant.global_blocks if block < before.depth)
-    ):
-        parser.error(f"{arguments.checkpoint} differs from tiny in more than the number of its last blocks")
+    kept = tuple(block for block in variant.global_blocks if block < before.depth)
+    if before.depth >= variant.depth or before != replace(variant, depth=before.depth, global_blocks=kept):
+        parser.error(f"{arguments.checkpoint} is not tiny without some of its last blocks")
     export(grow(weights, variant), variant, arguments.out)
     print(f"{before.depth} blocks, now {variant.depth}: {arguments.out / WEIGHTS}")
 

@@ -60,5 +60,14 @@ def test_another_model_is_refused(tmp_path, small_variant, shallow):
     export(shallow.state_dict(), small_variant, tmp_path)
     done = command("--checkpoint", str(tmp_path / "sam_tiny.safetensors"), "--out", str(tmp_path / "after"))
     assert done.returncode == 2
-    assert "differs from tiny in more than the number of its last blocks" in done.stderr
+    assert "is not tiny without some of its last blocks" in done.stderr
+    assert not (tmp_path / "after").exists()
+
+
+def test_blocks_are_never_taken_away(tmp_path):
+    tiny = VARIANTS["tiny"]
+    deeper = replace(tiny, depth=tiny.depth + 1)
+    export(build_sam(deeper).state_dict(), deeper, tmp_path)
+    done = command("--checkpoint", str(tmp_path / "sam_tiny.safetensors"), "--out", str(tmp_path / "after"))
+    assert done.returncode == 2
     assert not (tmp_path / "after").exists()
