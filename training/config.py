@@ -20,6 +20,8 @@ class Stage:
         framed: share of pictures that are windows of a picture of `frame` pixels, whose objects are as large as
             there; the others show as much of a scene as a whole picture does, smaller.
         frame: side of the pictures that windows are cut from; `size` if 0.
+        plain: share of pictures that are whole scenes as they were drawn, not turned, zoomed or recoloured: such as a
+            server is sent, whose pixels no interpolation has smoothed.
     """
 
     size: int
@@ -29,6 +31,7 @@ class Stage:
     rounds: int
     framed: float = 0.0
     frame: int = 0
+    plain: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,22 @@
 
 import argparse
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.automatic.generate import generate
 from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
 from sam_server.grouping.group import GroupResult, group_masks
 from sam_server.grouping.presets import preset
+from sam_server.masks import rle
+from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
-from training.droplet_scene import Disc, paint_droplets, place_droplets
+from training.droplet_scene import Disc, disc_mask, paint_droplets, place_droplets
+from training.model_arguments import add_model_arguments, load_model
+from training.protocol_automatic import Found, count_found, match
 
 # Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
 # Points lie nearer to each other than the smallest droplet is wide. The model is unsure of satellites.
@@ -31,6 +33,8 @@ FILTERS = {"min_filled_circularity": 0.8}
 SIZE = (1500, 2000)
 # A mask shows a droplet if their middles and their diameters differ by less than this share of the droplet's diameter.
 NEAR = 0.3
+# It outlines the droplet from this IoU with the whole disc on, as in `training.evaluate --automatic`.
+IOU = 0.75
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Counted:
         matched: masks that show a droplet, each droplet once.
         diameters, true_diameters: means of the larger and the smaller ones, in pixels; NaN where there are none.
         satellites: share of the satellites that are found and assigned to the right droplet.
+        outlined: masks that outline a whole droplet.
     """
 
     count: int
@@ -50,6 +55,7 @@ class Counted:
     diameters: tuple[float, float]
     true_diameters: tuple[float, float]
     satellites: float
+    outlined: Found
 
 
 def count_droplets(backend: SamBackend, seed: int) -> Counted:
@@ -59,11 +65,12 @@ def count_droplets(backend: SamBackend, seed: int) -> Counted:
     values = {**droplets.search, **SEARCH}
     parameters = AutomaticParameters.from_values(values, model_type=backend.spec.model_type)
     masks = generate(backend, paint_droplets(discs, seed, SIZE), parameters)
-    return compare(discs, group_masks(measure_set(masks), droplets.methods, replace(droplets.filters, **FILTERS)))
+    filters = replace(droplets.filters, **FILTERS)
+    return compare(discs, masks, group_masks(measure_set(masks), droplets.methods, filters))
 
 
-def compare(discs: list[Disc], result: GroupResult) -> Counted:
-    """Hold the groups of the droplets preset against the truth."""
+def compare(discs: list[Disc], masks: MaskSet, result: GroupResult) -> Counted:
+    """Hold the groups of the droplets preset, made of `masks`, against the truth."""
     whole = [number for number, disc in enumerate(discs) if disc.kind != "edge"]
     shown = _match([discs[number] for number in whole], result)
     mask_of = {whole[row]: mask for row, mask in shown.items()}
@@ -84,7 +91,15 @@ def compare(discs: list[Disc], result: GroupResult) -> Counted:
         diameters=(_mean(found[found >= limit]), _mean(found[found < limit])),
         true_diameters=(_mean(true[true >= limit]), _mean(true[true < limit])),
         satellites=float(np.mean(right)),
+        outlined=_outlined(discs, masks, result),
     )
+
+
+def _outlined(discs: list[Disc], masks: MaskSet, result: GroupResult) -> Found:
+    """Masks against whole discs; those that the edge cuts are neither wanted nor wrong."""
+    truth = [rle.encode_crop(disc_mask(disc, masks.size)) for disc in discs]
+    wanted = np.array([disc.kind != "edge" for disc in discs], bool)
+    return count_found([match([masks.records[index].segmentation for index in result.kept], truth, IOU, wanted)])
 
 
 def _match(discs: list[Disc], result: GroupResult) -> dict[int, int]:
@@ -117,6 +132,7 @@ def print_counted(seed: int, counted: Counted) -> None:
         f"{counted.matched / max(counted.count, 1):.1%}",
         *(f"{found:.1f} of {true:.1f} ({found / true - 1:+.1%})" for found, true in sizes),
         f"{counted.satellites:.1%}",
+        f"{counted.outlined.recall:.3f}, {counted.outlined.precision:.3f}",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -124,16 +140,15 @@ def print_counted(seed: int, counted: Counted) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"))
-    parser.add_argument("--model-type", help="row of the variants, where no config.json lies beside the checkpoint")
+    add_model_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3, help="scenes, from seed 0 on")
-    parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    backend = load_pytorch_sam(
-        arguments.checkpoint, model_type=arguments.model_type, precision="fp32", threads=arguments.threads
+    backend = load_model(arguments)
+    print(
+        "| seed | count | recall | precision | large diameter, px | small diameter, px | satellites assigned "
+        f"| recall, precision at IoU {IOU} |"
     )
-    print("| seed | count | recall | precision | large diameter, px | small diameter, px | satellites assigned |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for seed in tqdm(range(arguments.seeds), unit="scene", leave=False):
         print_counted(seed, count_droplets(backend, seed))
 

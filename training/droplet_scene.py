@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_server.arrays import ByteArray
+from sam_server.masks.crop import CroppedMask
 from training.scene_canvas import Canvas
 from training.scene_degrade import photograph
 from training.scene_micro import droplet_look, lab_background, painter
@@ -107,3 +108,11 @@ def paint_droplets(discs: list[Disc], seed: int, size: tuple[int, int] = SIZE) -
         paint = small if disc.kind in ("satellite", "small droplet") else large
         paint(canvas, fill([circle_points(96) * np.float32(disc.radius)]), disc.x, disc.y)
     return photograph(canvas.image[: size[0], : size[1]], rng)
+
+
+def disc_mask(disc: Disc, size: tuple[int, int]) -> CroppedMask:
+    """Pixels whose middles lie within the disc, whatever lies in front of it; `size` is (H, W) of the picture."""
+    left, right = max(0, int(disc.x - disc.radius)), min(size[1], int(disc.x + disc.radius) + 2)
+    top, bottom = max(0, int(disc.y - disc.radius)), min(size[0], int(disc.y + disc.radius) + 2)
+    y, x = np.ogrid[top:bottom, left:right]
+    return CroppedMask(size, left, top, (x + 0.5 - disc.x) ** 2 + (y + 0.5 - disc.y) ** 2 <= disc.radius**2)

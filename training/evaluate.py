@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.backend import SamBackend
 from sam_server.grouping.presets import preset
 from sam_server.predictor import Predictor
 from training import report
 from training.coins import coin_masks, coins_image
+from training.model_arguments import add_model_arguments, load_model
 from training.protocol import LabelledPicture, Measured, held_out, measure, photographs
 from training.protocol_automatic import count_found, match_automatic
 from training.scenes import KINDS
@@ -93,18 +93,14 @@ def print_photographs(predictor: Predictor, folder: Path) -> list[Measured]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"))
-    parser.add_argument("--model-type", help="row of the variants, where no config.json lies beside the checkpoint")
+    add_model_arguments(parser)
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(KINDS))
     parser.add_argument("--scenes", type=int, default=8, help="held-out scenes of each kind")
     parser.add_argument("--automatic", action="store_true", help="measure automatic masks too; takes minutes")
     parser.add_argument("--bsds", type=Path, help="folder of BSDS500 pictures and .mat files, to measure on only")
     parser.add_argument("--out", type=Path, help="folder for figures as JSON and PNG")
-    parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    backend = load_pytorch_sam(
-        arguments.checkpoint, model_type=arguments.model_type, precision="fp32", threads=arguments.threads
-    )
+    backend = load_model(arguments)
     predictor = Predictor(backend)
     measured = measure_scenes(predictor, arguments.kinds, arguments.scenes)
     print_scenes(measured, arguments.scenes * len(arguments.kinds))

@@ -110,15 +110,16 @@ def draw_shard(folder: Path, number: int, count: int = SHARD_SCENES, size: int =
     return path
 
 
-def draw_store(folder: Path, scenes: int, workers: int = 1, size: int = SCENE_SIZE) -> None:
-    """Draw shards until the folder holds `scenes` scenes; those that are there are kept."""
+def draw_store(folder: Path, scenes: int, workers: int = 1, size: int = SCENE_SIZE, first: int = 0) -> None:
+    """Draw shards until the folder holds `scenes` scenes from shard `first` on; those that are there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = [n for n in range(-(-scenes // SHARD_SCENES)) if not (folder / f"shard_{n:05d}").exists()]
+    numbers = [n for n in range(-(-scenes // SHARD_SCENES)) if not (folder / f"shard_{first + n:05d}").exists()]
     if not numbers:
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
         jobs = [
-            processes.submit(draw_shard, folder, n, min(SHARD_SCENES, scenes - n * SHARD_SCENES), size) for n in numbers
+            processes.submit(draw_shard, folder, first + n, min(SHARD_SCENES, scenes - n * SHARD_SCENES), size)
+            for n in numbers
         ]
         for job in tqdm(jobs, unit="shard", desc="drawing"):
             job.result()
@@ -129,9 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/scenes"))
     parser.add_argument("--scenes", type=int, default=8000, help="how many scenes the folder shall hold; 1.3 MB each")
+    parser.add_argument("--first", type=int, default=0, help="shard to begin with: others hold other scenes")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    draw_store(arguments.out, arguments.scenes, arguments.workers)
+    draw_store(arguments.out, arguments.scenes, arguments.workers, first=arguments.first)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
         if len(samples) == max(1, stage.batch // rank.count):
             return samples
         scene = scenes[int(rng.integers(len(scenes)))]
-        frame = stage.frame if rng.random() < stage.framed else stage.size
-        sample = make_sample(scene, stage.size, stage.masks, rng, frame=frame)
+        plain = stage.plain > 0 and rng.random() < stage.plain
+        frame = stage.frame if not plain and rng.random() < stage.framed else stage.size
+        sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame)
         if sample is not None:
             samples.append(sample)
     raise ValueError("scenes show no objects that could be trained on")

@@ -9,7 +9,7 @@ import pytest
 from sam_server.masks.crop import CroppedMask
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.record import make_record
-from training.droplet_scene import SIZE, Disc, place_droplets
+from training.droplet_scene import SIZE, Disc, disc_mask, place_droplets
 
 # Of the real size; the groups are asked for with it.
 PIXEL_SIZE, UNIT = 0.5, "µm"
@@ -29,19 +29,12 @@ class DropletScene:
 def draw_droplets(seed: int, carved: bool) -> DropletScene:
     """500 droplets on 12 megapixels. Where `carved`, a mask shows only what is visible: what is in front is cut out."""
     discs = place_droplets(seed)
-    masks = [_disc_mask(disc) for disc in discs]
+    masks = [disc_mask(disc, SIZE) for disc in discs]
     if carved:
         for front, disc in enumerate(discs):
             if disc.host >= 0:
                 masks[disc.host] = _subtract(masks[disc.host], masks[front])
     return DropletScene(discs, MaskSet(SIZE, tuple(make_record(mask, 0.9, 0.95) for mask in masks)))
-
-
-def _disc_mask(disc: Disc) -> CroppedMask:
-    left, right = max(0, int(disc.x - disc.radius)), min(SIZE[1], int(disc.x + disc.radius) + 2)
-    top, bottom = max(0, int(disc.y - disc.radius)), min(SIZE[0], int(disc.y + disc.radius) + 2)
-    y, x = np.ogrid[top:bottom, left:right]
-    return CroppedMask(SIZE, left, top, (x + 0.5 - disc.x) ** 2 + (y + 0.5 - disc.y) ** 2 <= disc.radius**2)
 
 
 def _subtract(mask: CroppedMask, other: CroppedMask) -> CroppedMask:

@@ -10,6 +10,7 @@ from sam_server.masks.measured_set import measure_set
 from tests.grouping.droplet_scenes import draw_droplets
 from training.droplet_count import SIZE, compare
 from training.droplet_scene import paint_droplets, place_droplets
+from training.protocol_automatic import Found
 
 
 @pytest.mark.parametrize("left_out", [0, 100])
@@ -18,11 +19,12 @@ def test_true_masks_give_the_truth(left_out: int) -> None:
     scene = draw_droplets(0, carved=False)
     droplets = preset("droplets")
     masks = MaskSet(scene.masks.size, scene.masks.records[: 500 - left_out])
-    counted = compare(scene.discs, group_masks(measure_set(masks), droplets.methods, droplets.filters))
+    counted = compare(scene.discs, masks, group_masks(measure_set(masks), droplets.methods, droplets.filters))
     assert counted.true_count == 485
     assert counted.count == counted.matched == 485 - left_out
     assert counted.diameters == pytest.approx(counted.true_diameters, rel=0.01)
     assert counted.satellites >= 0.95
+    assert counted.outlined == Found(485, 485 - left_out, 485 - left_out, 1.0)
 
 
 def test_the_picture_shows_the_droplets() -> None:

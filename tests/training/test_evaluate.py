@@ -35,6 +35,24 @@ def test_evaluation_runs_on_a_small_set(small_config, tmp_path, monkeypatch, cap
     assert (out / "evaluation.png").stat().st_size > 5000
 
 
+def test_onnx_files_are_measured_by_the_same_protocol(tmp_path, monkeypatch):
+    lines = {}
+    for name, model in (("pytorch", []), ("onnx", ["--onnx", str(TINY_DIR)])):
+        out = tmp_path / name
+        arguments = [*model, "--kinds", "coins", "--scenes", "1", "--out", str(out)]
+        monkeypatch.setattr("sys.argv", ["evaluate", *arguments])
+        main()
+        lines[name] = json.loads((out / "evaluation.json").read_text())
+    for one, other in zip(lines["pytorch"], lines["onnx"], strict=True):
+        assert one["values"] == pytest.approx(other["values"], abs=0.01)
+
+
+def test_a_model_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evaluate", "--checkpoint", "none.pth"])
+    with pytest.raises(SystemExit, match=r"error: none\.pth: there is no such file"):
+        main()
+
+
 def measured(kind: str, real: list[float], predicted: list[float]) -> Measured:
     numbers = np.array(predicted, np.float32), np.array(real, np.float32)
     chosen = real[int(np.argmax(predicted))]

@@ -113,6 +113,15 @@ def test_store_keeps_what_was_drawn(tmp_path):
         SceneStore(tmp_path, 4)
 
 
+def test_a_store_may_begin_with_later_scenes(tmp_path):
+    draw_store(tmp_path, 2, workers=1, size=96, first=3)
+    np.testing.assert_array_equal(SceneStore(tmp_path, 2)[1].image, draw_any(751, 96).image)
+    drawn = (tmp_path / "shard_00003" / "images.npy").stat().st_mtime_ns
+    draw_store(tmp_path, 2, workers=1, size=96, first=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard_00003"]
+    assert (tmp_path / "shard_00003" / "images.npy").stat().st_mtime_ns == drawn
+
+
 def test_store_takes_in_what_is_drawn_meanwhile(tmp_path):
     draw_shard(tmp_path, 0, 2, size=96)
     store = SceneStore(tmp_path)

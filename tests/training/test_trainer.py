@@ -80,6 +80,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small_config, scenes, tmp_pat
     assert weights_equal(whole, resumed)
 
 
+def test_plain_pictures_are_scenes_as_they_were_drawn(scenes):
+    def shares(plain: float) -> float:
+        stage = Stage(128, 1.0, batch=60, masks=2, rounds=1, plain=plain)
+        drawn = [scene.image for scene in scenes]
+        samples = make_batch(scenes, stage, 0, 0, Rank())
+        return np.mean([any(np.array_equal(sample.image, image) for image in drawn) for sample in samples])
+
+    assert shares(0.0) == 0
+    assert 0.4 < shares(0.6) < 0.8
+    assert shares(1.0) == 1
+
+
 def test_a_run_starts_from_a_checkpoint(small_config):
     first, second = Trainer(small_config), Trainer(replace(small_config, seed=8))
     assert not weights_equal(first, second)
