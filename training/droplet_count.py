@@ -17,7 +17,7 @@ from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from training.droplet_scene import Disc, disc_mask, paint_droplets, place_droplets
 from training.model_arguments import add_model_arguments, load_model
-from training.protocol_automatic import Found, count_found, match
+from training.protocol_automatic import AUTOMATIC_IOU, Found, count_found, match
 
 # Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
 # Points lie nearer to each other than the smallest droplet is wide. The model is unsure of satellites.
@@ -33,8 +33,6 @@ FILTERS = {"min_filled_circularity": 0.8}
 SIZE = (1500, 2000)
 # A mask shows a droplet if their middles and their diameters differ by less than this share of the droplet's diameter.
 NEAR = 0.3
-# It outlines the droplet from this IoU with the whole disc on, as in `training.evaluate --automatic`.
-IOU = 0.75
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,8 @@ def _outlined(discs: list[Disc], masks: MaskSet, result: GroupResult) -> Found:
     """Masks against whole discs; those that the edge cuts are neither wanted nor wrong."""
     truth = [rle.encode_crop(disc_mask(disc, masks.size)) for disc in discs]
     wanted = np.array([disc.kind != "edge" for disc in discs], bool)
-    return count_found([match([masks.records[index].segmentation for index in result.kept], truth, IOU, wanted)])
+    found = [masks.records[index].segmentation for index in result.kept]
+    return count_found([match(found, truth, AUTOMATIC_IOU, wanted)])
 
 
 def _match(discs: list[Disc], result: GroupResult) -> dict[int, int]:
@@ -146,7 +145,7 @@ def main() -> None:
     backend = load_model(arguments)
     print(
         "| seed | count | recall | precision | large diameter, px | small diameter, px | satellites assigned "
-        f"| recall, precision at IoU {IOU} |"
+        f"| recall, precision at IoU {AUTOMATIC_IOU} |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for seed in tqdm(range(arguments.seeds), unit="scene", leave=False):

@@ -18,14 +18,13 @@ from training import report
 from training.coins import coin_masks, coins_image
 from training.model_arguments import add_model_arguments, load_model
 from training.protocol import LabelledPicture, Measured, held_out, measure, photographs
-from training.protocol_automatic import count_found, match_automatic
+from training.protocol_automatic import AUTOMATIC_IOU, count_found, match_automatic
 from training.scenes import KINDS
 
 # The kinds that this project is for.
 MAIN_KINDS = ("droplets", "bubbles", "cells", "grains", "coins")
 # A coin counts as found from this IoU on.
 COIN_IOU = 0.9
-AUTOMATIC_IOU = 0.75
 AUTOMATIC_SCENES = 20
 # Smallest diameters of the droplets that are counted, in pixels; below 16 px a grid of 32 x 32 points misses them.
 AUTOMATIC_SIZES = (0, 16, 24)

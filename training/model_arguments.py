@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from onnx_sam_wrapper import PRECISIONS as ONNX_PRECISIONS
-from onnx_sam_wrapper import load_onnx_sam
+from onnx_sam_wrapper import PRECISIONS, load_onnx_sam
 from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.backend import SamBackend
 
@@ -13,13 +12,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that name the model and how it is run."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"), help="measured with PyTorch"
+        "--checkpoint", type=Path, default=Path("model/tiny/sam_tiny.safetensors"), help="run by PyTorch"
     )
     source.add_argument(
-        "--onnx", type=Path, help="folder of sam_TYPE_encoder.onnx and decoder; measured without PyTorch"
+        "--onnx", type=Path, help="folder of sam_TYPE_encoder.onnx and decoder, run by OpenVINO or ONNX Runtime"
     )
     parser.add_argument("--model-type", help="of ONNX files (tiny), or where no config.json lies beside the checkpoint")
-    parser.add_argument("--precision", choices=ONNX_PRECISIONS, default="fp32", help="in which it computes (fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="in which it computes (fp32)")
     parser.add_argument("--threads", type=int, help="processor threads")
 
 

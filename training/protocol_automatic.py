@@ -18,6 +18,9 @@ from sam_server.masks.measures import touches_edge
 from sam_server.masks.rle import Rle
 from training.protocol import LabelledPicture
 
+# A mask shows an object from this IoU on.
+AUTOMATIC_IOU = 0.75
+
 
 @dataclass(frozen=True)
 class Matching:

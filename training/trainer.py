@@ -74,6 +74,7 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
         if len(samples) == max(1, stage.batch // rank.count):
             return samples
         scene = scenes[int(rng.integers(len(scenes)))]
+        # Nothing is drawn for it where no stage asks for it: older configs keep their samples.
         plain = stage.plain > 0 and rng.random() < stage.plain
         frame = stage.frame if not plain and rng.random() < stage.framed else stage.size
         sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame)
