@@ -1,6 +1,7 @@
 """Count and size drawn droplets with a model, and print how far it is off: `python -m training.droplet_count`."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,21 +16,22 @@ from sam_server.grouping.presets import preset
 from sam_server.masks import rle
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
-from training.droplet_scene import Disc, disc_mask, paint_droplets, place_droplets
+from training.droplet_scene import Disc, disc_mask, magnify, paint_droplets, place_droplets
 from training.model_arguments import add_model_arguments, load_model
 from training.protocol_automatic import AUTOMATIC_IOU, Found, count_found, match
 
-# Half of the droplets' size and more would be lost if a larger part of the picture went through a small model at once.
-# Points lie nearer to each other than the smallest droplet is wide. The model is unsure of satellites.
-SEARCH = {
-    "tile_size": 512,
-    "tile_overlap": 96,
-    "points_per_side": 48,
-    "pred_iou_thresh": 0.45,
-    "stability_score_thresh": 0.76,
+# The model is unsure of satellites.
+SEARCH = {"pred_iou_thresh": 0.45, "stability_score_thresh": 0.76}
+# By magnification: small droplets are 16 pixels across, or 32. Half of their size and more would be lost if a larger
+# part of the picture went through a small model at once. Points lie nearer to each other than a small droplet is wide,
+# and tiles overlap by more than a large one.
+TILES = {
+    1: {"tile_size": 512, "tile_overlap": 96, "points_per_side": 48},
+    2: {"tile_size": 640, "tile_overlap": 160, "points_per_side": 30},
 }
-# All droplets of the scene are round: what is less so is a highlight, or the gap between two.
-FILTERS = {"min_filled_circularity": 0.8}
+# All droplets of the scene are round: what is less so is a highlight, or the gap between two. But 0.8 takes droplets
+# that another covers in part for such, and on a scene drawn large these are more than the highlights.
+MIN_CIRCULARITY = {1: 0.8, 2: 0.7}
 SIZE = (1500, 2000)
 # A mask shows a droplet if their middles and their diameters differ by less than this share of the droplet's diameter.
 NEAR = 0.3
@@ -56,14 +58,21 @@ class Counted:
     outlined: Found
 
 
-def count_droplets(backend: SamBackend, seed: int) -> Counted:
-    """Draw a scene, find its droplets with the preset, a closer search and a stricter filter, and compare."""
-    discs = place_droplets(seed, SIZE)
+def count_droplets(backend: SamBackend, seed: int, magnification: int = 1) -> Counted:
+    """Draw a scene, find its droplets with the preset, a closer search and a stricter filter, and compare.
+
+    Args:
+        backend: searches.
+        seed: of the scene.
+        magnification: a key of TILES; the scene is drawn with so many times SIZE.
+    """
+    size = (SIZE[0] * magnification, SIZE[1] * magnification)
+    discs = magnify(place_droplets(seed, SIZE), magnification)
     droplets = preset("droplets")
-    values = {**droplets.search, **SEARCH}
+    values = {**droplets.search, **SEARCH, **TILES[magnification]}
     parameters = AutomaticParameters.from_values(values, model_type=backend.spec.model_type)
-    masks = generate(backend, paint_droplets(discs, seed, SIZE), parameters)
-    filters = replace(droplets.filters, **FILTERS)
+    masks = generate(backend, paint_droplets(discs, seed, size), parameters)
+    filters = replace(droplets.filters, min_filled_circularity=MIN_CIRCULARITY[magnification])
     return compare(discs, masks, group_masks(measure_set(masks), droplets.methods, filters))
 
 
@@ -121,11 +130,36 @@ def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def print_counted(seed: int, counted: Counted) -> None:
+def total(every: Sequence[Counted]) -> Counted:
+    """All scenes as one: sums of what is counted, and means of the scenes' means."""
+    outlined = [counted.outlined for counted in every]
+    matched = sum(found.matched for found in outlined)
+    return Counted(
+        count=sum(counted.count for counted in every),
+        true_count=sum(counted.true_count for counted in every),
+        matched=sum(counted.matched for counted in every),
+        diameters=_mean_pair([counted.diameters for counted in every]),
+        true_diameters=_mean_pair([counted.true_diameters for counted in every]),
+        satellites=float(np.mean([counted.satellites for counted in every])),
+        outlined=Found(
+            objects=sum(found.objects for found in outlined),
+            masks=sum(found.masks for found in outlined),
+            matched=matched,
+            mean_iou=sum(found.mean_iou * found.matched for found in outlined if found.matched) / max(matched, 1),
+        ),
+    )
+
+
+def _mean_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    first, second = np.mean(pairs, axis=0)
+    return float(first), float(second)
+
+
+def print_row(name: str, counted: Counted) -> None:
     """One row of the table."""
     sizes = zip(counted.diameters, counted.true_diameters, strict=True)
     cells = [
-        str(seed),
+        name,
         f"{counted.count} of {counted.true_count} ({counted.count / counted.true_count - 1:+.1%})",
         f"{counted.matched / counted.true_count:.1%}",
         f"{counted.matched / max(counted.count, 1):.1%}",
@@ -140,7 +174,11 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_arguments(parser)
-    parser.add_argument("--seeds", type=int, default=3, help="scenes, from seed 0 on")
+    parser.add_argument("--seeds", type=int, default=3, help="how many scenes")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
+    parser.add_argument(
+        "--magnification", type=int, choices=sorted(TILES), default=1, help="2 draws the scenes twice as large"
+    )
     arguments = parser.parse_args()
     backend = load_model(arguments)
     print(
@@ -148,8 +186,12 @@ def main() -> None:
         f"| recall, precision at IoU {AUTOMATIC_IOU} |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for seed in tqdm(range(arguments.seeds), unit="scene", leave=False):
-        print_counted(seed, count_droplets(backend, seed))
+    every = []
+    for seed in tqdm(range(arguments.first, arguments.first + arguments.seeds), unit="scene", leave=False):
+        every.append(count_droplets(backend, seed, arguments.magnification))
+        print_row(str(seed), every[-1])
+    if len(every) > 1:
+        print_row("all", total(every))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """500 droplets with known truth: two sizes, satellites on top, aggregates, some cut by the edge."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,6 +97,11 @@ def place_droplets(seed: int, size: tuple[int, int] = SIZE) -> list[Disc]:
     drawing.fill(175, satellite, gap=2)
     drawing.fill(100, lambda: Disc(*drawing.anywhere(), rng.normal(*SMALL), "small droplet"))
     return drawing.discs
+
+
+def magnify(discs: list[Disc], times: int) -> list[Disc]:
+    """The same droplets on a picture that has `times` as many pixels along each side."""
+    return [replace(disc, x=disc.x * times, y=disc.y * times, radius=disc.radius * times) for disc in discs]
 
 
 def paint_droplets(discs: list[Disc], seed: int, size: tuple[int, int] = SIZE) -> ByteArray:

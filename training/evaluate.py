@@ -18,7 +18,7 @@ from training import report
 from training.coins import coin_masks, coins_image
 from training.model_arguments import add_model_arguments, load_model
 from training.protocol import LabelledPicture, Measured, held_out, measure, photographs
-from training.protocol_automatic import AUTOMATIC_IOU, count_found, match_automatic
+from training.protocol_automatic import AUTOMATIC_IOU, count_found, match_automatic, mean_of_pictures
 from training.scenes import KINDS
 
 # The kinds that this project is for.
@@ -74,11 +74,14 @@ def print_automatic(backend: SamBackend) -> None:
             bar = tqdm(pictures, desc=way, unit="picture")
             matchings = match_automatic(backend, bar, AUTOMATIC_IOU, chosen)
             for diameter in smallest:
-                found = count_found(matchings, round(np.pi * diameter**2 / 4))
+                area = round(np.pi * diameter**2 / 4)
+                found = count_found(matchings, area)
                 size = f"from {diameter} px across" if diameter else "of all sizes"
                 print(f"{way}, {name}, {size}: recall {found.recall:.3f} of {found.objects} objects, ", end="")
                 print(f"precision {found.precision:.3f} of {found.masks} masks, ", end="")
-                print(f"mean IoU {found.mean_iou:.3f}, at IoU >= {AUTOMATIC_IOU}")
+                print(f"mean IoU {found.mean_iou:.3f}, at IoU >= {AUTOMATIC_IOU}", end="")
+                recall, precision = mean_of_pictures(matchings, area)
+                print(f"; mean of {len(pictures)} pictures: recall {recall:.3f}, precision {precision:.3f}")
 
 
 def print_photographs(predictor: Predictor, folder: Path) -> list[Measured]:

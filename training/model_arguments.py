@@ -6,6 +6,7 @@ from pathlib import Path
 from onnx_sam_wrapper import PRECISIONS, load_onnx_sam
 from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.backend import SamBackend
+from sam_server.threads import limit_threads
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,8 @@ def load_model(arguments: argparse.Namespace) -> SamBackend:
     Raises:
         SystemExit: it cannot be loaded; the message says why.
     """
+    if arguments.threads is not None:  # for drawing and measuring too, which the backend does not govern
+        limit_threads(arguments.threads)
     try:
         return _load(arguments)
     except ValueError as error:  # all that loading raises: CheckpointError, WeightsError, OnnxFileError

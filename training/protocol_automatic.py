@@ -134,5 +134,22 @@ def count_found(matchings: Iterable[Matching], min_area: int = 0) -> Found:
     return Found(objects, masks, matched, total / matched if matched else float("nan"))
 
 
+def mean_of_pictures(matchings: Iterable[Matching], min_area: int = 0) -> tuple[float, float]:
+    """Mean recall and precision of pictures, each of which counts alike, however many objects it shows.
+
+    Args:
+        matchings: a picture each; those without objects have no recall, and those without masks no precision.
+        min_area: see `count_found`.
+    """
+    each = [count_found([item], min_area) for item in matchings]
+    recalls = [found.recall for found in each if found.objects]
+    precisions = [found.precision for found in each if found.masks]
+    return _mean(recalls), _mean(precisions)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
 def _areas(masks: Sequence[Rle]) -> IntArray:
     return np.array([mask.area for mask in masks], np.int64)

@@ -13,13 +13,13 @@ SCENE_SIZE = 512
 
 # Kind -> (painter, share of the training scenes).
 KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
-    "droplets": (micro.droplets, 12),
-    "emulsion": (micro.emulsion, 8),
+    "droplets": (micro.droplets, 20),
+    "emulsion": (micro.emulsion, 10),
     "bubbles": (micro.bubbles, 4),
-    "cells": (micro.cells, 8),
+    "cells": (micro.cells, 14),
     "fluorescence": (micro.fluorescence, 8),
     "rods": (micro.rods, 4),
-    "grains": (micro.grains, 8),
+    "grains": (micro.grains, 11),
     "fibres": (micro.fibres, 7),
     "coins": (objects.coins, 6),
     "leaves": (lambda size, rng: objects.shapes_scene(size, rng, ("leaf",), 14, 160), 5),
@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
     "nested": (objects.nested, 9),
     "photo": (objects.photo, 17),
     "clutter": (objects.clutter, 9),
-    "satellites": (micro.satellites, 20),
+    "satellites": (micro.satellites, 26),
 }
 
 # Scenes with these seeds and above are for evaluation only; training uses seeds below.

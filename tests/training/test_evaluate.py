@@ -14,7 +14,7 @@ from training.coins import COINS, coin_masks, coins_image
 from training.evaluate import main
 from training.export import export
 from training.protocol import LabelledPicture, Measured, iou, photographs
-from training.protocol_automatic import Found, count_found, match, match_automatic
+from training.protocol_automatic import Found, count_found, match, match_automatic, mean_of_pictures
 from training.report import calibration, correlation, rows, table
 from training.trainer import Trainer
 
@@ -105,6 +105,13 @@ class TestAutomaticMasks:
         found = count_found([matching, matching])
         assert counts(found) == (4, 6, 2)
         assert (found.recall, found.precision) == (0.5, pytest.approx(1 / 3))
+
+    def test_every_picture_counts_alike(self):
+        full = match([self.half], [self.half], 0.75)
+        poor = match([self.half, self.again, self.small], [self.half, self.other], 0.75)
+        empty = match([], [], 0.75)
+        assert mean_of_pictures([full, poor, empty]) == (pytest.approx(0.75), pytest.approx(2 / 3))
+        assert np.isnan(mean_of_pictures([empty])).all()
 
     def test_mean_iou_is_that_of_the_pairs(self):
         smaller = self.masks[0].copy()
