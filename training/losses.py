@@ -84,14 +84,18 @@ class RoundLoss:
         loss: scalar to be minimised.
         iou: (N, 4) real IoU of the single mask and the three.
         predicted: (N, 4) predicted IoU.
+        empty: (N,) bool, prompts of bare ground, whose IoU is 0 whatever mask they give.
     """
 
     loss: Tensor
     iou: Tensor
     predicted: Tensor
+    empty: Tensor
 
 
-def round_loss(logits: Tensor, predicted: Tensor, target: Tensor, ambiguous: Tensor, balanced: float) -> RoundLoss:
+def round_loss(
+    logits: Tensor, predicted: Tensor, target: Tensor, ambiguous: Tensor, empty: Tensor, balanced: float
+) -> RoundLoss:
     """Loss of all four outputs of N prompts.
 
     Args:
@@ -99,13 +103,14 @@ def round_loss(logits: Tensor, predicted: Tensor, target: Tensor, ambiguous: Ten
         predicted: (N, 4) predicted IoU.
         target: (N, L, L) coverage in [0, 1].
         ambiguous: (N,) bool, prompts of one click, for which the single-mask output counts little.
+        empty: (N,) bool, prompts of bare ground: no mask is right, and none is asked for.
         balanced: see `mask_loss`.
     """
-    losses = mask_loss(logits, target, balanced)
+    losses = mask_loss(logits, target, balanced) * ~empty[:, None]
     three = losses[:, 1:]
     best = three.min(dim=1).values + RUNNER_UP * three.mean(dim=1)
     single = losses[:, 0] * torch.where(ambiguous, AMBIGUOUS_SINGLE, 1.0)
     with torch.no_grad():
-        iou = real_iou(logits, target)
+        iou = real_iou(logits, target) * ~empty[:, None]
     head = (predicted.float() - iou).square().sum(dim=1)
-    return RoundLoss((best + single + head).mean(), iou, predicted.detach().float())
+    return RoundLoss((best + single + head).mean(), iou, predicted.detach().float(), empty)

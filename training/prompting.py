@@ -70,12 +70,15 @@ def _inside(target: FloatArray) -> BoolArray:
     return target > min(0.5, float(target.max()) * 0.99)
 
 
-def first_prompts(targets: FloatArray, stride: float, rng: np.random.Generator) -> Clicks:
-    """One click or one noisy box for each of the targets (N, L, L); `stride` sample pixels to a target pixel."""
+def first_prompts(targets: FloatArray, empty: BoolArray, stride: float, rng: np.random.Generator) -> Clicks:
+    """One click or one noisy box for each of the targets (N, L, L); `stride` sample pixels to a target pixel.
+
+    Bare ground, `empty` (N,), is only clicked.
+    """
     count = len(targets)
     coords = np.zeros((count, 2, 2), np.float32)
     labels = np.tile(np.array([LABEL_FOREGROUND, LABEL_PADDING], np.int64), (count, 1))
-    boxed = rng.random(count) < BOX_SHARE
+    boxed = (rng.random(count) < BOX_SHARE) & ~empty
     for row, target in enumerate(targets):
         inside = _inside(target)
         if boxed[row]:
@@ -112,6 +115,7 @@ def interactive_rounds(
     sam: Sam,
     embeddings: Tensor,
     targets: Tensor,
+    empty: BoolArray,
     image_size: int,
     rounds: int,
     balanced: float,
@@ -126,6 +130,7 @@ def interactive_rounds(
         sam: prompt encoder and mask decoder are run; the image encoder has run already.
         embeddings: (B, C, E, E) image embeddings.
         targets: (B, P, L, L) float32 coverage in [0, 1], L = 4E.
+        empty: (B, P) bool, which of them are bare ground, to which an IoU of 0 shall be predicted.
         image_size: side of the pictures, in pixels.
         rounds: prompts a mask: the first and the corrections.
         balanced: weight of the balanced cross-entropy.
@@ -148,8 +153,9 @@ def interactive_rounds(
     every_mask = slice(0, MASK_TOKENS)
     shift = np.array([left, top], np.float32) * (image_size // size) - 0.5
     pictures = embeddings.repeat_interleave(per_picture, dim=0)  # (N, C, E, E)
-    clicks = first_prompts(numbers, stride, rng)
+    clicks = first_prompts(numbers, empty.ravel(), stride, rng)
     mask_input: Tensor | None = None
+    nothing = torch.from_numpy(empty.ravel()).to(truth.device)
     done: list[RoundLoss] = []
     for number in range(rounds):
         coords = torch.from_numpy(clicks.coords + shift).to(truth.device)
@@ -159,7 +165,7 @@ def interactive_rounds(
         tokens, cells = decoder.attend(pictures, sparse, dense)
         logits, predicted = decoder.masks(tokens, cells, every_mask), decoder.iou(tokens, every_mask)
         ambiguous = torch.from_numpy((number == 0) & ~clicks.boxed).to(truth.device)
-        done.append(round_loss(logits, predicted, truth, ambiguous, balanced))
+        done.append(round_loss(logits, predicted, truth, ambiguous, nothing, balanced))
         if number + 1 < rounds:
             shown = _choose(logits.detach(), done[-1].predicted, ambiguous, rng)
             mask_input = shown.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)[:, None]

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_server.arrays import ByteArray, FloatArray
+from sam_server.arrays import BoolArray, ByteArray, FloatArray
 from training.dense import node_maps
 from training.scene_canvas import Scene, family, node_areas
 
 # Smallest area of a mask, in pixels of the sample, and largest, as a share of it.
 MIN_AREA = 24
 MAX_SHARE = 0.95
+# Ground nearer to an object than this is not asked for: a click there may mean the object. In pixels of a target.
+GROUND_MARGIN = 3
 # Colour of padding: the pixel mean of SAM, which normalises to zero.
 PADDING = (124, 116, 104)
 # Range of zoom from scene pixels to sample pixels, beside the zoom that fits the whole scene into the frame.
@@ -27,15 +29,23 @@ class Sample:
         image: (S, S, 3) uint8 RGB.
         targets: (P, S / 2, S / 2) uint8 coverage of the masks, 255 inside.
         nodes: (2, S / 4, S / 4) uint16, which part and which whole object is seen where (see `dense`).
+        empty: (P,) bool, which of the masks are bare ground: a click there shows nothing.
     """
 
     image: ByteArray
     targets: ByteArray
     nodes: npt.NDArray[np.uint16]
+    empty: BoolArray
 
 
 def make_sample(
-    scene: Scene, size: int, masks: int, rng: np.random.Generator, augment: bool = True, frame: int = 0
+    scene: Scene,
+    size: int,
+    masks: int,
+    rng: np.random.Generator,
+    augment: bool = True,
+    frame: int = 0,
+    ground: bool = False,
 ) -> Sample | None:
     """Cut a sample out of a scene.
 
@@ -46,6 +56,7 @@ def make_sample(
         rng: draws everything.
         augment: if false, the scene is only scaled to fit.
         frame: the sample is a window of a picture of this side, in pixels; 0 for a whole picture.
+        ground: the last of several masks is the bare ground, where the cut shows any.
 
     Returns:
         The sample; None where the cut shows nothing large enough.
@@ -66,7 +77,18 @@ def make_sample(
         return None
     low = (size // 2, size // 2)
     targets = [_coverage(labels, scene.parents, node, low) for node in nodes]
-    return Sample(np.asarray(image, np.uint8), np.stack(targets), node_maps(labels, scene.parents))
+    empty = np.zeros(masks, bool)
+    bare = _ground(labels, low) if ground and masks > 1 else None
+    if bare is not None and bare.any():
+        targets[-1], empty[-1] = bare, True
+    return Sample(np.asarray(image, np.uint8), np.stack(targets), node_maps(labels, scene.parents), empty)
+
+
+def _ground(labels: npt.NDArray[np.uint16], low: tuple[int, int]) -> ByteArray:
+    """What shows no object and does not touch one, as `_coverage`."""
+    bare = cv2.resize((labels == 0).astype(np.uint8) * np.uint8(255), low, interpolation=cv2.INTER_AREA)
+    side = 2 * GROUND_MARGIN + 1
+    return np.asarray(cv2.erode((bare == 255).astype(np.uint8) * 255, np.ones((side, side), np.uint8)), np.uint8)
 
 
 def _coverage(

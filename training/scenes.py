@@ -34,6 +34,11 @@ KINDS: dict[str, tuple[Callable[[int, np.random.Generator], Canvas], float]] = {
     "satellites": (micro.satellites, 26),
 }
 
+# Kinds whose ground is bare: what is not labelled there is no object. Elsewhere a click on the ground may well mean it.
+BARE_GROUND = frozenset(
+    ("droplets", "emulsion", "bubbles", "cells", "fluorescence", "rods", "grains", "fibres", "coins", "satellites")
+)
+
 # Scenes with these seeds and above are for evaluation only; training uses seeds below.
 HELD_OUT_SEED = 1_000_000_000
 

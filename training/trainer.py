@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sam_server.arrays import BoolArray
 from sam_server.network.sam import Sam, build_sam, load_weights
 from training.config import Stage, TrainConfig
 from training.dense import DenseHead, dense_loss
@@ -20,6 +21,7 @@ from training.optimizers import make_optimizers
 from training.prompting import interactive_rounds
 from training.samples import Sample, make_sample
 from training.scene_canvas import Scene
+from training.scenes import BARE_GROUND
 
 # Tries to find a scene whose cut shows an object, before the run is stopped.
 SAMPLE_TRIES = 50
@@ -48,7 +50,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step was like: means over prompts of this process."""
+    """What one step was like: means over prompts of this process; IoU over those of an object."""
 
     loss: float
     chosen_first: float
@@ -77,7 +79,8 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
         # Nothing is drawn for it where no stage asks for it: older configs keep their samples.
         plain = stage.plain > 0 and rng.random() < stage.plain
         frame = stage.frame if not plain and rng.random() < stage.framed else stage.size
-        sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame)
+        ground = stage.empty > 0 and scene.kind in BARE_GROUND and rng.random() < stage.empty
+        sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame, ground=ground)
         if sample is not None:
             samples.append(sample)
     raise ValueError("scenes show no objects that could be trained on")
@@ -104,15 +107,18 @@ def _report(done: Sequence[Sequence[RoundLoss]], rate: float) -> StepReport:
     def mean(values: Sequence[Tensor]) -> float:
         return float(torch.cat(list(values)).mean())
 
+    def shown(item: RoundLoss) -> Tensor:
+        return item.iou[~item.empty]
+
     def chosen(item: RoundLoss) -> Tensor:
-        return item.iou[:, 1:].gather(1, item.predicted[:, 1:].argmax(1, keepdim=True))
+        return item.iou[:, 1:].gather(1, item.predicted[:, 1:].argmax(1, keepdim=True))[~item.empty]
 
     return StepReport(
         loss=mean([item.loss.detach()[None] for rounds in done for item in rounds]),
         chosen_first=mean([chosen(item) for item in first]),
-        best_first=mean([item.iou[:, 1:].max(1).values for item in first]),
+        best_first=mean([shown(item)[:, 1:].max(1).values for item in first]),
         chosen_last=mean([chosen(item) for item in last]),
-        single_last=mean([item.iou[:, 0] for item in last]),
+        single_last=mean([shown(item)[:, 0] for item in last]),
         rate=rate,
     )
 
@@ -127,9 +133,13 @@ class Trainer:
         self.device = torch.device(device)
         self.chunk_cells = CPU_CHUNK_CELLS if self.device.type == "cpu" else GPU_CHUNK_CELLS
         self.sam = build_sam(config.variant).to(self.device)
+        self.dense_head: DenseHead | None = None
+        for name, parameter in self.sam.named_parameters():
+            parameter.requires_grad_(name.startswith(config.part))
+        if not self._parameters():
+            raise ValueError(f"no weights of {config.variant.name} have names that begin with {config.part!r}")
         self.average = {key: value.clone() for key, value in self.sam.state_dict().items()}
         self.optimizers = make_optimizers(self.sam, config.optimizer, config.weight_decay)
-        self.dense_head: DenseHead | None = None
         if config.dense:
             self.dense_head = DenseHead(config.variant.embedding_channels, config.variant.patch_size).to(self.device)
             self.optimizers.append(torch.optim.AdamW(self.dense_head.parameters(), lr=0.0, weight_decay=0.0))
@@ -159,8 +169,9 @@ class Trainer:
             self.dense_head.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16):
             embeddings = self.sam.image_encoder(images).to(torch.bfloat16)
-        leaf = embeddings.detach().requires_grad_()
-        done = self._decode_and_backward(leaf, targets, stage, balanced, rng)
+        leaf = embeddings.detach().requires_grad_(embeddings.requires_grad)
+        empty = np.stack([sample.empty for sample in samples])
+        done = self._decode_and_backward(leaf, targets, empty, stage, balanced, rng)
         if self.dense_head:
             nodes = torch.from_numpy(np.stack([sample.nodes for sample in samples]).astype(np.int64)).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
@@ -177,7 +188,13 @@ class Trainer:
         return _report(done, self.rate(progress))
 
     def _decode_and_backward(
-        self, leaf: Tensor, targets: Tensor, stage: Stage, balanced: float, rng: np.random.Generator
+        self,
+        leaf: Tensor,
+        targets: Tensor,
+        empty: BoolArray,
+        stage: Stage,
+        balanced: float,
+        rng: np.random.Generator,
     ) -> list[list[RoundLoss]]:
         """Losses of all rounds of all chunks of prompts; gradients are left in the parameters and the embeddings.
 
@@ -189,9 +206,12 @@ class Trainer:
         done = []
         for picture in range(len(leaf)) if rows < stage.masks else range(1):
             pictures = slice(picture, picture + 1) if rows < stage.masks else slice(None)
-            for part in fitted[pictures].split(rows, dim=1):
+            for first, part in enumerate(fitted[pictures].split(rows, dim=1)):
+                bare = empty[pictures, first * rows : (first + 1) * rows]
                 with torch.autocast(self.device.type, torch.bfloat16):
-                    found = interactive_rounds(self.sam, leaf[pictures], part, stage.size, stage.rounds, balanced, rng)
+                    found = interactive_rounds(
+                        self.sam, leaf[pictures], part, bare, stage.size, stage.rounds, balanced, rng
+                    )
                     share = part.shape[0] * part.shape[1] / (fitted.shape[0] * fitted.shape[1])
                     loss = torch.stack([item.loss for item in found]).mean() * share
                 loss.backward()

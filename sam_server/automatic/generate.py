@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_server.arrays import ByteArray
+from sam_server.arrays import ByteArray, CoordArray
 from sam_server.automatic.boxes import drop_duplicates
-from sam_server.automatic.layout import Crop, crops, tiles
+from sam_server.automatic.layout import Crop, axes_within, crops, tiles, zones
 from sam_server.automatic.parameters import MAX_POINTS, AutomaticParameters, ParameterError
 from sam_server.automatic.search import CropSearch, Progress, Watch
 from sam_server.automatic.small_regions import remove_small_regions
@@ -55,30 +55,52 @@ def generate(
         embedding = Predictor(backend).encode(pixels)
     picture = _Picture(backend, pixels, embedding, parameters, watch)
     found = [picture.search(plan) for plan in plans]
-    records = found[0] if len(plans) == 1 else picture.join(found, [plan[0] for plan in plans])
+    records = found[0] if len(plans) == 1 else picture.join(found, [plan[0].crop for plan in plans])
     if parameters.min_mask_region_area:
         records = picture.remove_small_regions(records)
     return picture.to_mask_set(records)
 
 
-def _plan(size: tuple[int, int], parameters: AutomaticParameters) -> list[list[Crop]]:
-    """For each tile of the picture, the tile itself and then its crops, all in the picture's pixels."""
-    parts = [Crop(0, 0, size[1], size[0])]
+@dataclass(frozen=True)
+class _Place:
+    """A crop and the part of it in which points are set, both in the picture's pixels."""
+
+    crop: Crop
+    zone: Crop
+
+    def points(self, parameters: AutomaticParameters) -> CoordArray:
+        """(N, 2) x, y in the crop's pixels, row by row; points that the request brought are all set."""
+        if parameters.point_grids is not None:
+            return np.array(parameters.grids()[self.crop.layer]) * (self.crop.size[1], self.crop.size[0])
+        x, y = axes_within(parameters.sides()[self.crop.layer], self.crop, self.zone)
+        return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
+
+    def count(self, parameters: AutomaticParameters) -> int:
+        """How many `points` there are."""
+        if parameters.point_grids is not None:
+            return len(parameters.point_grids[self.crop.layer])
+        x, y = axes_within(parameters.sides()[self.crop.layer], self.crop, self.zone)
+        return len(x) * len(y)
+
+
+def _plan(size: tuple[int, int], parameters: AutomaticParameters) -> list[list[_Place]]:
+    """For each tile of the picture, the tile itself and then its crops."""
+    whole = Crop(0, 0, size[1], size[0])
+    parts = [(whole, whole)]
     if parameters.tile_size is not None:
-        parts = tiles(size, parameters.tile_size, parameters.overlap)
-    return [
-        [crop.inside(part) for crop in crops(part.size, parameters.crop_n_layers, parameters.crop_overlap_ratio)]
-        for part in parts
-    ]
+        arguments = (size, parameters.tile_size, parameters.overlap)
+        parts = list(zip(tiles(*arguments), zones(*arguments), strict=True))
+    layers, ratio = parameters.crop_n_layers, parameters.crop_overlap_ratio
+    return [[_Place(crop.inside(part), zone) for crop in crops(part.size, layers, ratio)] for part, zone in parts]
 
 
 def _watch(
-    plans: Sequence[Sequence[Crop]],
+    plans: Sequence[Sequence[_Place]],
     parameters: AutomaticParameters,
     progress: Callable[[Progress], None] | None,
     cancelled: Callable[[], bool] | None,
 ) -> Watch:
-    points = len(plans) * parameters.points
+    points = sum(place.count(parameters) for plan in plans for place in plan)
     if points > MAX_POINTS:
         message = (
             f"cuts the picture into {len(plans)} tiles with {points:,} points in all; at most {MAX_POINTS:,} are "
@@ -111,15 +133,14 @@ class _Picture:
         """(H, W) in pixels."""
         return (self.pixels.shape[0], self.pixels.shape[1])
 
-    def search(self, plan: Sequence[Crop]) -> list[MaskRecord]:
+    def search(self, plan: Sequence[_Place]) -> list[MaskRecord]:
         """The masks of one tile (or of the picture) and its crops; those of smaller crops win over duplicates."""
-        grids = self.parameters.grids()
         found: list[MaskRecord] = []
         areas: list[int] = []
-        for crop in plan:
+        for place in plan:
             self.watch.check()
-            points = np.array(grids[crop.layer]) * (crop.size[1], crop.size[0])
-            search = CropSearch(crop, plan[0], self.size, self._embed(crop), points, self.parameters)
+            crop, points = place.crop, place.points(self.parameters)
+            search = CropSearch(crop, plan[0].crop, self.size, self._embed(crop), points, self.parameters)
             records = search.run(self.backend, self.watch)
             found += records
             areas += [crop.area] * len(records)

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
+
+from sam_server.arrays import CoordArray
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,35 @@ class Crop:
 
 def point_grid(points_per_side: int) -> tuple[tuple[float, float], ...]:
     """Points x, y in 0..1, row by row, each in the middle of its cell."""
-    offset = 1 / (2 * points_per_side)
-    side = np.linspace(offset, 1 - offset, points_per_side).tolist()
+    side = _axis(points_per_side).tolist()
     return tuple((x, y) for y in side for x in side)
+
+
+def _axis(points_per_side: int) -> CoordArray:
+    offset = 1 / (2 * points_per_side)
+    return np.linspace(offset, 1 - offset, points_per_side)
+
+
+def axes_within(points_per_side: int, crop: Crop, zone: Crop) -> tuple[CoordArray, CoordArray]:
+    """Columns and rows of a crop's grid of points that lie in a zone, or less than half a cell beside it.
+
+    So the points of neighbouring zones, whose grids do not meet, are nowhere farther apart than those of one.
+
+    Args:
+        points_per_side: of the crop.
+        crop: in the picture's pixels.
+        zone: in the picture's pixels.
+
+    Returns:
+        x of the columns and y of the rows, (N,) and (M,) float64, in the crop's pixels.
+    """
+    height, width = crop.size
+    x, y = _axis(points_per_side) * width, _axis(points_per_side) * height
+    beside_x, beside_y = width / (2 * points_per_side), height / (2 * points_per_side)
+    return (
+        x[(x + crop.x1 >= zone.x1 - beside_x) & (x + crop.x1 < zone.x2 + beside_x)],
+        y[(y + crop.y1 >= zone.y1 - beside_y) & (y + crop.y1 < zone.y2 + beside_y)],
+    )
 
 
 def crops(size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
@@ -94,6 +122,21 @@ def tiles(size: tuple[int, int], tile_size: int, overlap: int) -> list[Crop]:
     height, width = size
     tops, lefts = _starts(height, tile_size, overlap), _starts(width, tile_size, overlap)
     return [Crop(x, y, min(x + tile_size, width), min(y + tile_size, height)) for y in tops for x in lefts]
+
+
+def zones(size: tuple[int, int], tile_size: int, overlap: int) -> list[Crop]:
+    """The part of each of `tiles` that is nearer to its middle than to a neighbour's: together the picture, once.
+
+    What is not larger than the overlap is whole in the tile in whose zone its middle lies, so each tile needs to be
+    asked about its zone only.
+    """
+    rows, columns = (_between(length, tile_size, _starts(length, tile_size, overlap)) for length in size)
+    return [Crop(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+
+def _between(length: int, tile_size: int, starts: list[int]) -> list[tuple[int, int]]:
+    ends = [(start + tile_size + following) // 2 for start, following in pairwise(starts)]
+    return list(zip([0, *ends], [*ends, length], strict=True))
 
 
 def _starts(length: int, tile_size: int, overlap: int) -> list[int]:

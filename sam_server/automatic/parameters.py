@@ -56,7 +56,8 @@ class AutomaticParameters:
         min_mask_region_area: holes and islands smaller than this are removed, in pixels; 0 keeps them.
         output_mode: the form of `segmentation` in `output.to_dicts`.
         tile_size: pictures with a longer side are searched in square tiles of this side, in pixels; None for never.
-        tile_overlap: least overlap of neighbouring tiles in pixels; a quarter of tile_size if None.
+        tile_overlap: least overlap of neighbouring tiles in pixels; a quarter of tile_size if None. Of the grid each tile
+            has the points up to the middle of its overlaps.
 
     Raises:
         ParameterError: a value is out of range; the message names it.
@@ -127,13 +128,13 @@ class AutomaticParameters:
         """Points x, y in 0..1 for the whole picture and each layer of crops."""
         if self.point_grids is not None:
             return self.point_grids[: self.crop_n_layers + 1]
-        return tuple(point_grid(side) for side in self._sides())
+        return tuple(point_grid(side) for side in self.sides())
 
     @property
     def points(self) -> int:
         """Points of one picture or tile, over all its crops."""
         if self.point_grids is None:
-            counts = [side**2 for side in self._sides()]
+            counts = [side**2 for side in self.sides()]
         else:
             counts = [len(grid) for grid in self.point_grids[: self.crop_n_layers + 1]]
         return sum(4**layer * count for layer, count in enumerate(counts))
@@ -145,7 +146,8 @@ class AutomaticParameters:
             return self.tile_overlap
         return 0 if self.tile_size is None else self.tile_size // 4
 
-    def _sides(self) -> list[int]:
+    def sides(self) -> list[int]:
+        """Points per side of the whole picture and of each layer of crops, where `point_grids` is None."""
         assert self.points_per_side is not None
         factor = self.crop_n_points_downscale_factor
         return [int(self.points_per_side / factor**layer) for layer in range(self.crop_n_layers + 1)]
@@ -161,7 +163,7 @@ class AutomaticParameters:
                 raise ParameterError("point_grids", f"must hold {wanted} grids: the picture's, then one a crop layer")
         else:
             self._whole("points_per_side", 1, MAX_POINTS_PER_SIDE)
-            if self._sides()[-1] == 0:
+            if self.sides()[-1] == 0:
                 message = "leaves the last crop layer without points: lower it, or raise points_per_side"
                 raise ParameterError("crop_n_points_downscale_factor", message)
         if self.points > MAX_POINTS:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sam_server.automatic.layout import crops, point_grid, tiles
+from sam_server.automatic.layout import Crop, axes_within, crops, point_grid, tiles, zones
 from tests.reference import torchvision_functions
 
 torchvision_functions.supply()
@@ -46,3 +46,42 @@ def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], tile_size: i
     ):
         assert all(after - before <= tile_size - overlap for before, after in pairwise(starts))
         assert starts[-1] + min(tile_size, length) == length
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (1025, 1024), (500, 2500), (700, 700)])
+@pytest.mark.parametrize(("tile_size", "overlap"), [(1024, 256), (512, 0), (768, 384)])
+def test_zones_are_the_picture_once_and_far_from_where_tiles_end(
+    size: tuple[int, int], tile_size: int, overlap: int
+) -> None:
+    seen = np.zeros(size, np.uint8)
+    for tile, zone in zip(tiles(size, tile_size, overlap), zones(size, tile_size, overlap), strict=True):
+        seen[zone.slices] += 1
+        assert zone.x1 - tile.x1 >= overlap // 2 or tile.x1 == zone.x1 == 0
+        assert zone.y1 - tile.y1 >= overlap // 2 or tile.y1 == zone.y1 == 0
+        assert tile.x2 - zone.x2 >= overlap // 2 or tile.x2 == zone.x2 == size[1]
+        assert tile.y2 - zone.y2 >= overlap // 2 or tile.y2 == zone.y2 == size[0]
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("side", [1, 7, 30])
+def test_points_of_zones_leave_no_gap_that_a_tile_does_not_have(side: int) -> None:
+    size, tile_size, overlap = (1500, 2000), 640, 160
+    columns, rows = set(), set()
+    parts = list(zip(tiles(size, tile_size, overlap), zones(size, tile_size, overlap), strict=True))
+    for tile, zone in parts:
+        x, y = axes_within(side, tile, zone)
+        columns |= set((x + tile.x1).tolist())
+        rows |= set((y + tile.y1).tolist())
+    cell = tile_size / side
+    for places, length in ((columns, size[1]), (rows, size[0])):
+        gaps = np.diff([-cell / 2, *sorted(places), length + cell / 2])
+        assert gaps.max() <= cell + 1e-9
+    if side == 30:  # about the points of one grid over the picture, where all tiles' grids have 1.8 times as many
+        points = sum(len(x) * len(y) for x, y in (axes_within(side, tile, zone) for tile, zone in parts))
+        assert points < 1.15 * size[0] * size[1] / cell**2 < 0.75 * len(parts) * side**2
+
+
+def test_a_picture_that_is_its_own_zone_has_the_whole_grid() -> None:
+    whole = Crop(0, 0, 640, 480)
+    x, y = axes_within(8, whole, whole)
+    np.testing.assert_array_equal([(a, b) for b in y for a in x], np.array(point_grid(8)) * (640, 480))

@@ -1,16 +1,27 @@
 """The count of drawn droplets: true masks give the truth, missing ones are missed, and the scene shows its droplets."""
 
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from werkzeug.serving import make_server
 
+from app import create_app
+from sam_config import load_config
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import preset
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from tests.grouping.droplet_scenes import draw_droplets
-from training.droplet_count import SIZE, TILES, Counted, compare, total
-from training.droplet_scene import magnify, paint_droplets, place_droplets
+from training.droplet_count import SIZE, TILES, count_through_server, draw
+from training.droplet_protocol import Counted, compare, shown_in, total
+from training.droplet_scene import Disc
 from training.protocol_automatic import Found
+
+# Rows and columns of the corner of a scene that is counted whole: four tiles.
+SIDE = 1000
 
 
 @pytest.mark.parametrize("left_out", [0, 100])
@@ -19,7 +30,8 @@ def test_true_masks_give_the_truth(left_out: int) -> None:
     scene = draw_droplets(0, carved=False)
     droplets = preset("droplets")
     masks = MaskSet(scene.masks.size, scene.masks.records[: 500 - left_out])
-    counted = compare(scene.discs, masks, group_masks(measure_set(masks), droplets.methods, droplets.filters))
+    result = group_masks(measure_set(masks), droplets.methods, droplets.filters)
+    counted = compare(scene.discs, shown_in(masks, result))
     assert counted.true_count == 485
     assert counted.count == counted.matched == 485 - left_out
     assert counted.diameters == pytest.approx(counted.true_diameters, rel=0.01)
@@ -28,20 +40,60 @@ def test_true_masks_give_the_truth(left_out: int) -> None:
 
 
 def test_a_total_adds_scenes_up() -> None:
-    one = Counted(90, 100, 80, (60.0, 15.0), (64.0, 16.0), 0.9, Found(100, 90, 60, 0.9))
-    two = Counted(310, 300, 300, (68.0, 16.0), (64.0, 16.0), 1.0, Found(300, 310, 180, 0.8))
+    one = Counted(90, 100, 80, (40.0, 60.0, 15.0), (42.0, 64.0, 16.0), 0.9, Found(100, 90, 60, 0.9))
+    two = Counted(310, 300, 300, (44.0, 68.0, 16.0), (42.0, 64.0, 16.0), 1.0, Found(300, 310, 180, 0.8))
     summed = total([one, two])
     assert (summed.count, summed.true_count, summed.matched) == (400, 400, 380)
-    assert (summed.diameters, summed.true_diameters) == ((64.0, 15.5), (64.0, 16.0))
+    assert (summed.diameters, summed.true_diameters) == ((42.0, 64.0, 15.5), (42.0, 64.0, 16.0))
     assert summed.satellites == pytest.approx(0.95)
     assert summed.outlined == Found(400, 400, 240, pytest.approx(0.825))
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server with the model that ships."""
+    app = create_app(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+
+
+def corner(discs: list[Disc], side: int) -> list[Disc]:
+    """What is seen of a scene in its first `side` rows and columns; those that the corner cuts are at the edge now."""
+    seen: list[Disc] = []
+    number: dict[int, int] = {}
+    for old, disc in enumerate(discs):
+        first, last = min(disc.x, disc.y) - disc.radius, max(disc.x, disc.y) + disc.radius
+        if min(disc.x, disc.y) + disc.radius <= 0 or max(disc.x, disc.y) - disc.radius >= side:
+            continue
+        number[old] = len(seen)
+        host = number.get(disc.host, -1)
+        kind = disc.kind if first >= 1 and last <= side - 1 else "edge"
+        if kind == "satellite" and (host < 0 or seen[host].kind == "edge"):  # on a droplet that is not counted
+            kind, host = "small droplet", -1
+        seen.append(replace(disc, kind=kind, host=host))
+    return seen
+
+
+def test_the_model_that_ships_counts_sizes_and_assigns_through_a_server(url: str) -> None:
+    discs, picture = draw(3, 2)
+    discs, picture = corner(discs, SIDE), np.ascontiguousarray(picture[:SIDE, :SIDE])
+    counted = count_through_server(url, discs, picture, 2)
+    print(counted)
+    assert counted.true_count >= 30
+    assert counted.count == pytest.approx(counted.true_count, abs=1)
+    assert counted.matched >= counted.true_count - 1
+    assert counted.diameters == pytest.approx(counted.true_diameters, rel=0.05)
+    assert counted.satellites >= 0.95
 
 
 @pytest.mark.parametrize("magnification", TILES)
 def test_the_picture_shows_the_droplets(magnification: int) -> None:
     size = (SIZE[0] * magnification, SIZE[1] * magnification)
-    discs = magnify(place_droplets(1, SIZE), magnification)
-    picture = paint_droplets(discs, 1, size)
+    discs, picture = draw(1, magnification)
     assert (picture.shape, picture.dtype) == ((*size, 3), np.uint8)
     rows, columns = np.ogrid[: size[0], : size[1]]
     bare = np.ones(size, np.bool_)

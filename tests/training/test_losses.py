@@ -48,10 +48,23 @@ def test_round_loss_counts_the_best_of_three():
     target[:, 2:10, 2:10] = 1
     right, wrong = (target * 2 - 1) * 8, -(target * 2 - 1) * 8
     iou = torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2)
-    ambiguous = torch.tensor([True, False])
-    good = round_loss(torch.stack([right, wrong, right, wrong], 1), iou, target, ambiguous, 0.0)
-    bad = round_loss(torch.stack([right, wrong, wrong, wrong], 1), iou, target, ambiguous, 0.0)
+    ambiguous, empty = torch.tensor([True, False]), torch.tensor([False, False])
+    good = round_loss(torch.stack([right, wrong, right, wrong], 1), iou, target, ambiguous, empty, 0.0)
+    bad = round_loss(torch.stack([right, wrong, wrong, wrong], 1), iou, target, ambiguous, empty, 0.0)
     assert good.loss < bad.loss
     torch.testing.assert_close(good.iou, iou)
     # The wrong ones still count a little, so that no output is left behind.
-    assert good.loss > round_loss(torch.stack([right] * 4, 1), torch.ones(2, 4), target, ambiguous, 0.0).loss
+    assert good.loss > round_loss(torch.stack([right] * 4, 1), torch.ones(2, 4), target, ambiguous, empty, 0.0).loss
+
+
+def test_bare_ground_asks_for_a_predicted_iou_of_zero_and_for_no_mask():
+    target = torch.ones(1, 16, 16)
+    logits = torch.full((1, 4, 16, 16), 8.0, requires_grad=True)
+    ambiguous, empty = torch.tensor([True]), torch.tensor([True])
+    zero, one = torch.zeros(1, 4), torch.ones(1, 4)
+    doubted = round_loss(logits, zero, target, ambiguous, empty, 0.0)
+    believed = round_loss(logits, one, target, ambiguous, empty, 0.0)
+    assert (doubted.loss.item(), believed.loss.item()) == (0.0, 4.0)
+    assert not doubted.iou.any()
+    doubted.loss.backward()
+    assert not logits.grad.any()

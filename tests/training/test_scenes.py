@@ -1,9 +1,10 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 
-from training.samples import MIN_AREA, make_sample
+from training.samples import GROUND_MARGIN, MIN_AREA, make_sample
 from training.scene_canvas import Scene, family, node_areas
 from training.scene_store import SceneStore, draw_shard, draw_store
 from training.scenes import HELD_OUT_SEED, KINDS, draw, draw_any
@@ -88,6 +89,23 @@ def test_a_window_shows_things_as_large_as_the_frame_does():
             sample = make_sample(scene, 128, 4, np.random.default_rng(seed), frame=frame)
             found += [] if sample is None else list((sample.targets > 127).sum(axis=(1, 2)))
     assert np.median(sides[256]) > 1.5 * np.median(sides[0])
+
+
+def test_ground_is_what_shows_no_object():
+    scene = draw("droplets", 3, 256)
+    sample = make_sample(scene, 256, 4, np.random.default_rng(0), augment=False, ground=True)
+    assert sample is not None
+    assert sample.empty.tolist() == [False, False, False, True]
+    labels = cv2.resize((scene.labels > 0).astype(np.uint8), (128, 128), interpolation=cv2.INTER_NEAREST)
+    away = cv2.distanceTransform(1 - labels, cv2.DIST_L2, 5)
+    ground = sample.targets[-1] == 255
+    assert ground.any()
+    assert away[ground].min() > GROUND_MARGIN - 1
+    assert ground[away > 2 * GROUND_MARGIN].all()
+    # The other masks are objects, as without.
+    without = make_sample(scene, 256, 4, np.random.default_rng(0), augment=False)
+    assert without is not None
+    np.testing.assert_array_equal(sample.targets[:3], without.targets[:3])
 
 
 def test_plain_sample_is_the_scene():

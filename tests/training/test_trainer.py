@@ -10,12 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pytorch_sam_wrapper import load_pytorch_sam
-from sam_server.network.sam import WeightsError, load_sam
+from pytorch_sam_wrapper import PyTorchSam, load_pytorch_sam
+from sam_server.network.sam import Sam, WeightsError, load_sam
+from sam_server.predictor import Predictor
+from sam_server.prompts import LABEL_FOREGROUND, make_prompt
 from training.config import Stage, TrainConfig
 from training.export import HASHES, WEIGHTS, export
 from training.finetune import measure_all
-from training.samples import make_sample
+from training.prompting import pick
+from training.samples import Sample, make_sample
 from training.scenes import draw
 from training.train import CHECKPOINT, LOG, run
 from training.trainer import Rank, Trainer, make_batch, read_checkpoint
@@ -32,6 +35,17 @@ def train(config: TrainConfig, scenes, folder: Path) -> Trainer:
     trainer = Trainer(config)
     run(trainer, scenes, folder, quiet=True)
     return trainer
+
+
+def predicted_ious(sam: Sam, sample: Sample) -> np.ndarray:
+    """Highest predicted IoU of a click in the middle of each of the sample's masks."""
+    predictor = Predictor(PyTorchSam(sam, torch.device("cpu"), "fp32"))
+    rng = np.random.default_rng(0)
+    scale = sample.image.shape[0] / sample.targets.shape[-1]
+    middles = [np.array(pick(target > 127, rng, centre=True)) * scale for target in sample.targets]
+    prompts = [make_prompt([middle], [LABEL_FOREGROUND]) for middle in middles]
+    found = predictor.predict(predictor.encode(sample.image), prompts, multimask_output=True)
+    return np.array([item.iou.max() for item in found])
 
 
 def weights_equal(a: Trainer, b: Trainer) -> bool:
@@ -54,6 +68,28 @@ def test_a_handful_of_scenes_is_learned_by_heart(small_variant):
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
     measured = measure_all(load_sam(small_variant, trainer.average), scenes)
     assert np.mean([item.best for item in measured]) > 0.9
+
+
+def test_bare_ground_is_told_from_objects(small_variant):
+    """What a search of a whole picture lives on: clicks beside the things are predicted to give nothing."""
+    torch.manual_seed(0)
+    scenes = [draw("coins", 1, 128), draw("grains", 4, 128)]
+    stages = (Stage(128, 1.0, batch=2, masks=6, rounds=1, empty=1.0),)
+    config = TrainConfig(small_variant, stages, steps=220, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
+    trainer = Trainer(config)
+    for step in range(config.steps):
+        rng = np.random.default_rng(step)
+        samples = [make_sample(scene, 128, 6, rng, augment=False, ground=True) for scene in scenes]
+        trainer.train_step(samples, step / config.steps)
+    sam = load_sam(small_variant, trainer.average)
+    on, off = [], []
+    for scene in scenes:
+        sample = make_sample(scene, 128, 6, np.random.default_rng(0), augment=False, ground=True)
+        predicted = predicted_ious(sam, sample)
+        on += list(predicted[~sample.empty])
+        off += list(predicted[sample.empty])
+    assert np.mean(on) > 0.6
+    assert max(off) < 0.3
 
 
 def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_path):
@@ -99,6 +135,16 @@ def test_a_run_starts_from_a_checkpoint(small_config):
     assert weights_equal(first, second)
     with pytest.raises(WeightsError, match="missing"):
         second.start_from({})
+
+
+def test_a_part_is_trained_and_the_rest_stays(small_config, scenes, tmp_path):
+    part = "mask_decoder.iou_prediction_head"
+    before = Trainer(small_config).sam.state_dict()
+    after = train(replace(small_config, part=part, dense=0.0), scenes, tmp_path).sam.state_dict()
+    changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed == {key for key in before if key.startswith(part)}
+    with pytest.raises(ValueError, match=r"no weights of small .* begin with 'iou_head'"):
+        Trainer(replace(small_config, part="iou_head"))
 
 
 def test_a_checkpoint_of_another_config_is_refused(small_config, tmp_path):
