@@ -56,8 +56,8 @@ class AutomaticParameters:
         min_mask_region_area: holes and islands smaller than this are removed, in pixels; 0 keeps them.
         output_mode: the form of `segmentation` in `output.to_dicts`.
         tile_size: pictures with a longer side are searched in square tiles of this side, in pixels; None for never.
-        tile_overlap: least overlap of neighbouring tiles in pixels; a quarter of tile_size if None. Of the grid each tile
-            has the points up to the middle of its overlaps.
+        tile_overlap: least overlap of neighbouring tiles in pixels; a quarter of tile_size if None. Of its grid
+            a tile has the points up to the middle of its overlaps.
 
     Raises:
         ParameterError: a value is out of range; the message names it.
