@@ -71,7 +71,7 @@ class _Place:
     def points(self, parameters: AutomaticParameters) -> CoordArray:
         """(N, 2) x, y in the crop's pixels, row by row; points that the request brought are all set."""
         if parameters.point_grids is not None:
-            return np.array(parameters.grids()[self.crop.layer]) * (self.crop.size[1], self.crop.size[0])
+            return np.array(parameters.point_grids[self.crop.layer]) * (self.crop.size[1], self.crop.size[0])
         x, y = axes_within(parameters.sides()[self.crop.layer], self.crop, self.zone)
         return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
 
@@ -140,6 +140,9 @@ class _Picture:
         for place in plan:
             self.watch.check()
             crop, points = place.crop, place.points(self.parameters)
+            if not len(points):  # it lies where the neighbouring tile is asked; an encoding would be for nothing
+                self.watch.add(crops=1)
+                continue
             search = CropSearch(crop, plan[0].crop, self.size, self._embed(crop), points, self.parameters)
             records = search.run(self.backend, self.watch)
             found += records

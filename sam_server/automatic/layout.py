@@ -49,21 +49,10 @@ class Crop:
         return Crop(self.x1 + outer.x1, self.y1 + outer.y1, self.x2 + outer.x1, self.y2 + outer.y1, self.layer)
 
 
-def point_grid(points_per_side: int) -> tuple[tuple[float, float], ...]:
-    """Points x, y in 0..1, row by row, each in the middle of its cell."""
-    side = _axis(points_per_side).tolist()
-    return tuple((x, y) for y in side for x in side)
-
-
-def _axis(points_per_side: int) -> CoordArray:
-    offset = 1 / (2 * points_per_side)
-    return np.linspace(offset, 1 - offset, points_per_side)
-
-
 def axes_within(points_per_side: int, crop: Crop, zone: Crop) -> tuple[CoordArray, CoordArray]:
     """Columns and rows of a crop's grid of points that lie in a zone, or less than half a cell beside it.
 
-    So the points of neighbouring zones, whose grids do not meet, are nowhere farther apart than those of one.
+    Each point is in the middle of its cell. So the points of neighbouring zones, whose grids do not meet, are nowhere farther apart than those of one.
 
     Args:
         points_per_side: of the crop.
@@ -74,8 +63,10 @@ def axes_within(points_per_side: int, crop: Crop, zone: Crop) -> tuple[CoordArra
         x of the columns and y of the rows, (N,) and (M,) float64, in the crop's pixels.
     """
     height, width = crop.size
-    x, y = _axis(points_per_side) * width, _axis(points_per_side) * height
-    beside_x, beside_y = width / (2 * points_per_side), height / (2 * points_per_side)
+    half_cell = 1 / (2 * points_per_side)
+    axis = np.linspace(half_cell, 1 - half_cell, points_per_side)
+    x, y = axis * width, axis * height
+    beside_x, beside_y = half_cell * width, half_cell * height
     return (
         x[(x + crop.x1 >= zone.x1 - beside_x) & (x + crop.x1 < zone.x2 + beside_x)],
         y[(y + crop.y1 >= zone.y1 - beside_y) & (y + crop.y1 < zone.y2 + beside_y)],

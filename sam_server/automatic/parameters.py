@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from sam_server.automatic.layout import point_grid
 from sam_server.prompts import FLOAT32_MAX
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
@@ -123,12 +122,6 @@ class AutomaticParameters:
             return cls(**values)
         parameters = cls(**{**PERFORMANCE_DEFAULTS, **values})
         return replace(parameters, crop_n_layers=min(parameters.crop_n_layers, PERFORMANCE_MAX_CROP_LAYERS))
-
-    def grids(self) -> tuple[Grid, ...]:
-        """Points x, y in 0..1 for the whole picture and each layer of crops."""
-        if self.point_grids is not None:
-            return self.point_grids[: self.crop_n_layers + 1]
-        return tuple(point_grid(side) for side in self.sides())
 
     @property
     def points(self) -> int:

@@ -75,14 +75,14 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, object], f
 
 def test_the_number_of_points_counts_every_crop() -> None:
     parameters = AutomaticParameters(points_per_side=32, crop_n_layers=2, crop_n_points_downscale_factor=2)
-    assert [len(grid) for grid in parameters.grids()] == [32**2, 16**2, 8**2]
+    assert parameters.sides() == [32, 16, 8]
     assert parameters.points == 32**2 + 4 * 16**2 + 16 * 8**2 <= MAX_POINTS
 
 
 def test_arrays_are_taken_as_grids() -> None:
     grid = np.array([[0.25, 0.5], [0.75, 0.5]])
     parameters = AutomaticParameters(points_per_side=None, point_grids=[grid])  # type: ignore[arg-type]
-    assert parameters.grids() == (((0.25, 0.5), (0.75, 0.5)),)
+    assert parameters.point_grids == (((0.25, 0.5), (0.75, 0.5)),)
 
 
 def test_performance_mode_changes_what_the_caller_left_open() -> None:
