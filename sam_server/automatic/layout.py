@@ -52,7 +52,8 @@ class Crop:
 def axes_within(points_per_side: int, crop: Crop, zone: Crop) -> tuple[CoordArray, CoordArray]:
     """Columns and rows of a crop's grid of points that lie in a zone, or less than half a cell beside it.
 
-    Each point is in the middle of its cell. So the points of neighbouring zones, whose grids do not meet, are nowhere farther apart than those of one.
+    Each point is in the middle of its cell. The points of neighbouring zones, whose grids do not meet, are nowhere
+    farther apart than those of one.
 
     Args:
         points_per_side: of the crop.
