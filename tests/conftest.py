@@ -1,5 +1,7 @@
-"""The order of the files: what takes longest begins first."""
+"""For all tests: what takes longest begins first, and a file answers for what it leaves open."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if missing := [str(path) for path in place if not path.exists()]:
         raise pytest.UsageError(f"tests/conftest.py names files that are not there: {', '.join(missing)}")
     items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_garbage() -> Iterator[None]:
+    """A socket or a file that was left open is a warning when it is collected, which fails the test of that moment.
+
+    Collected here, it fails its own file, and not a test of another that allocates much.
+    """
+    yield
+    gc.collect()

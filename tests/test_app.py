@@ -20,7 +20,7 @@ from pytorch_sam_wrapper import PyTorchSam
 from sam_config import ConfigError, SamConfig, load_config
 from sam_server.network.sam import Sam
 from sam_server.network.variants import VARIANTS
-from tests.ports import free_port
+from tests.serving import free_port
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from sam_server.network.sam import build_sam
 from sam_server.network.variants import VARIANTS
 from tests.exported import exported_small
 from tests.onnx_backend import small_model
+from tests.serving import serving
 
 SMALL = replace(small_model.SMALL, name="vit_b")
 OFFICIAL = CHECKPOINTS["vit_b"].name
@@ -86,13 +86,8 @@ def test_checkpoint(config: SamConfig, monkeypatch: pytest.MonkeyPatch) -> None:
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A server of the files in `tmp_path / "mirror"`."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "mirror")
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        yield url
 
 
 def test_download(config: SamConfig, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import logging
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from sam_server.checkpoints.download import sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.sam import build_sam
 from sam_server.network.variants import VARIANTS, SamVariant
+from tests.serving import serving
 
 BOTH = frozenset({"pytorch", "onnx"})
 OFFICIAL = "sam_vit_b_01ec64.pth"
@@ -328,13 +328,9 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A server of the files in `tmp_path / "mirror"`."""
     (tmp_path / "mirror").mkdir()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=tmp_path / "mirror"))
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    handler = functools.partial(QuietHandler, directory=tmp_path / "mirror")
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        yield url
 
 
 def test_checkpoint_is_downloaded(

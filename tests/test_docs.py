@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.ports import free_port
+from tests.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]

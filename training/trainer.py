@@ -10,6 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# Its functions have the group of the moment of their import as a default. An optimiser imports them at its first step:
+# they would keep the group past destroy_process_group(), and its threads, which take the interpreter's lock to let go
+# of a tensor, would run into the interpreter's end and abort the process.
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from sam_server.arrays import BoolArray

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from sam_server.checkpoints.table import CheckpointFile
+from tests.serving import serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 
@@ -106,14 +107,9 @@ def scripted_server() -> Iterator[Scripted]:
     """A server with one answer, until the test says otherwise."""
     scripted = Scripted("", [Answer()])
     handler = type("ScriptedHandler", (Handler,), {"scripted": scripted})
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    scripted.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    yield scripted
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        scripted.url = url
+        yield scripted
 
 
 def a_file(url: str) -> CheckpointFile:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +22,7 @@ from sam_server.network.variants import VARIANTS
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
 from sam_server.web.state import Server, WebSettings, make_server
+from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("cuda", "cpu")
@@ -184,14 +184,8 @@ def test_healthcheck_asks_for_the_model(stages, state):
     torch.manual_seed(0)
     backend = PyTorchSam(Sam(replace(VARIANTS["tiny"], image_size=128)), torch.device("cpu"), "fp32")
     server = make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         assert healthcheck(stages, server.port) != 0, "no model yet"
         state.slot.fill(backend, BackendReport("auto", "tiny", False, False, False, True))
         assert healthcheck(stages, server.port) == 0
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert healthcheck(stages, server.port) != 0, "nobody listens"

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sam_server.web.application import make_app
 from sam_server.web.reading import body_limit
 from sam_server.web.state import Server, WebSettings, make_server
 from tests.debian import program
+from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
@@ -92,14 +94,10 @@ def states() -> Iterator[list[Server]]:
 def upstreams(states) -> Iterator[list[int]]:
     """Their ports."""
     servers = [make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True) for state in states]
-    threads = [threading.Thread(target=server.serve_forever) for server in servers]
-    for thread in threads:
-        thread.start()
-    yield [server.port for server in servers]
-    for server, thread in zip(servers, threads, strict=True):
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with ExitStack() as running:
+        for server in servers:
+            running.enter_context(serving(server))
+        yield [server.port for server in servers]
 
 
 def replaced(text: str, pattern: str, by: str) -> str:

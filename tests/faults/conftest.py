@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 
 from tests.faults.servers import GUNICORN, ROOT, Running, environment, to_png
-from tests.ports import free_port
+from tests.serving import free_port
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.sam import build_sam
 from tests.faults.servers import Running, wait_for
 from tests.onnx_backend.small_model import SMALL
+from tests.serving import serving
 
 NAME = CHECKPOINTS["vit_b"].name
 # The largest file that the server may write, in KiB: the checkpoint has more, the log has less.
@@ -63,13 +63,9 @@ def mirror(checkpoint: Path) -> Iterator[Mirror]:
             """Nothing."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
     found.port = http.server_port
-    yield found
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(http):
+        yield found
 
 
 # Stands for a full disk where files must outlive the server: the write fails in the middle, and Python ignores the

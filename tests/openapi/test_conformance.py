@@ -11,7 +11,7 @@ import pytest
 from tests.faults.servers import ROOT, Running, environment
 from tests.onnx_backend.small_model import SMALL, save_checkpoint
 from tests.openapi.generate import Outcome, run
-from tests.ports import free_port
+from tests.serving import free_port
 
 LEAST = 2_000
 # A tenth more than is asked for: how many follow from a job depends on how far it was when it was asked about.

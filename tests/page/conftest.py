@@ -2,7 +2,6 @@
 
 import io
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
 from sam_server.web.state import Server, WebSettings, make_server
 from tests.debian import provide
+from tests.serving import serving
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -129,13 +129,8 @@ def state(backend, settings) -> Iterator[Server]:
 @pytest.fixture
 def address(state) -> Iterator[str]:
     """A server on a free port."""
-    server = make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)) as url:
+        yield url
 
 
 @dataclass

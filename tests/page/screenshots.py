@@ -1,9 +1,7 @@
 """Make the pictures of the page in docs/images, with the model that ships: `python -m tests.page.screenshots`."""
 
 import io
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app import create_app
 from sam_config import load_config
+from tests.serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -33,15 +32,10 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-@contextmanager
-def served() -> Iterator[str]:
+def served() -> AbstractContextManager[str]:
     """The address of a server with the model that ships."""
     config = replace(load_config(), model_type="tiny", use_gpu=False)
-    server = make_server("127.0.0.1", 0, create_app(config), threaded=True, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
+    return serving(make_server("127.0.0.1", 0, create_app(config), threaded=True, request_handler=Quiet))
 
 
 def shoot(page: Page, name: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.debian import program
-from tests.ports import free_port
+from tests.serving import free_port
 from tests.shared.nodes import BIN, Node, RedisServer, wait_until
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 import requests
 
-from tests.ports import free_port
+from tests.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

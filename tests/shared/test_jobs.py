@@ -12,7 +12,7 @@ from sam_server.jobs.queue import FailedElsewhereError, QueueFullError, UnknownJ
 from sam_server.jobs.shared import SharedJobs
 from sam_server.sessions.errors import StoreAwayError
 from sam_server.sessions.redis_link import REST_SECONDS, RedisLink
-from tests.ports import free_port
+from tests.serving import free_port
 from tests.shared.nodes import RedisServer, wait_until
 
 KEEP = 600.0

@@ -13,7 +13,7 @@ from sam_server.sessions.kept import KeptImage
 from sam_server.sessions.redis_link import RedisLink
 from sam_server.sessions.redis_store import RedisStore
 from sam_server.sessions.shared import SharedSessions
-from tests.ports import free_port
+from tests.serving import free_port
 from tests.shared.nodes import RedisServer
 
 TTL = 600.0

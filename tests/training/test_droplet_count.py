@@ -1,6 +1,5 @@
 """The count of drawn droplets: true masks give the truth, missing ones are missed, and the scene shows its droplets."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from sam_server.grouping.presets import preset
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from tests.grouping.droplet_scenes import draw_droplets
+from tests.serving import serving
 from training.droplet_count import SIZE, TILES, count_through_server, draw
 from training.droplet_protocol import Counted, compare, shown_in, total
 from training.droplet_scene import Disc
@@ -55,12 +55,8 @@ def test_a_total_adds_scenes_up() -> None:
 def url() -> Iterator[str]:
     """A server with the model that ships."""
     app = create_app(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
+    with serving(make_server("127.0.0.1", 0, app, threaded=True)) as url:
+        yield url
 
 
 def corner(discs: list[Disc], side: int) -> list[Disc]:

@@ -1,8 +1,8 @@
 """An application with a small random model, a client of it, and the same over a real socket."""
 
 import io
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from sam_server.network.variants import VARIANTS
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
 from sam_server.web.state import Server, WebSettings, make_server
+from tests.serving import serving
 
 REPORT = BackendReport(
     requested_backend="auto",
@@ -95,20 +96,12 @@ def client(state):
 @pytest.fixture
 def serve() -> Iterator[Callable[[Server], str]]:
     """Serves a state on a free port and gives its address."""
-    running = []
+    with ExitStack() as running:
 
-    def start(state: Server) -> str:
-        server = make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.port}"
+        def start(state: Server) -> str:
+            return running.enter_context(serving(make_wsgi_server("127.0.0.1", 0, make_app(state), threaded=True)))
 
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 def write(pixels, kind: str = "PNG", **options) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.ports import free_port
+from tests.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 GUNICORN = [str(Path(sys.executable).parent / "gunicorn"), "--config", "gunicorn.conf.py"]

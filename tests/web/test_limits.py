@@ -12,7 +12,7 @@ from sam_config import ConfigError, load_config
 from sam_server.web.application import make_app
 from sam_server.web.limits import RateLimits
 from tests.debian import program
-from tests.ports import free_port
+from tests.serving import free_port
 
 LIMIT = "3/hour"
 
