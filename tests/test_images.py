@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from skimage import data
@@ -386,7 +386,7 @@ SEEDS = seeds()
 mutations = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=12)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250)
 @given(st.sampled_from(sorted(SEEDS)), mutations, st.integers(0, 4000), st.booleans())
 def test_mutated_files_raise_nothing_but_image_errors(
     seed: str, changes: list[tuple[int, int]], cut: int, cut_off: bool

@@ -25,7 +25,7 @@ from training.model_arguments import add_model_arguments, load_model
 from training.protocol_automatic import AUTOMATIC_IOU
 
 # The model is unsure of satellites.
-SEARCH = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.85}
+SEARCH = {"pred_iou_thresh": 0.35, "stability_score_thresh": 0.85}
 # By magnification: small droplets are 16 pixels across, or 32. Half of their size and more would be lost if a larger
 # part of the picture went through a small model at once. Points lie nearer to each other than a small droplet is wide,
 # and tiles overlap by more than a large one.

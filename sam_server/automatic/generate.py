@@ -185,4 +185,5 @@ class _Picture:
             tuple(records),
             features.mean_colours(self.pixels, records),
             features.pooled_embeddings(array, input_size, side, records),
+            features.edge_contrasts(self.pixels, records),
         )

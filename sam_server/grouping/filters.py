@@ -36,6 +36,8 @@ class Filters:
         max_parts: number of separate parts, 1 or more (Measures.parts).
         max_parts_distance: distance of the farthest part from the largest; lets close parts pass.
         min_mean_intensity, max_mean_intensity: brightness, 0 to 255.
+        min_edge_contrast: RMS contrast along the outline, 0 to 127.5; removes masks that show nothing. They stay
+            where the picture is not known.
         min_predicted_iou, min_stability_score: 0 to 1.
         max_duplicate_iou: of two masks with a higher IoU the one with the lower predicted IoU is removed, 0 to 1.
         prefer_round: of duplicates the one with the lower product of predicted IoU and filled circularity is removed:
@@ -61,6 +63,7 @@ class Filters:
     max_parts_distance: float | None = None
     min_mean_intensity: float | None = None
     max_mean_intensity: float | None = None
+    min_edge_contrast: float | None = None
     min_predicted_iou: float | None = None
     min_stability_score: float | None = None
     max_duplicate_iou: float | None = None
@@ -76,6 +79,7 @@ class Filters:
         check_range("filters.max_parts", self.max_parts, 1)
         check_range("filters.min_mean_intensity", self.min_mean_intensity, 0, 255)
         check_range("filters.max_mean_intensity", self.max_mean_intensity, 0, 255)
+        check_range("filters.min_edge_contrast", self.min_edge_contrast, 0, 127.5)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Removed:
 def apply_filters(measured: MeasuredSet, filters: Filters, scale: Scale) -> tuple[Selection, tuple[Removed, ...]]:
     """Remove masks, filter by filter in the order of the fields; empty masks always go first, as "empty".
 
-    A measure that is not known (brightness without a picture) passes no filter that asks for it.
+    A measure that is not known (brightness without a picture) passes no filter that asks for it; only
+    `min_edge_contrast` removes what is known to show nothing.
     """
     everything = select(measured, np.arange(len(measured)), scale)
     left = np.ones(len(everything), np.bool_)
@@ -142,6 +147,7 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
         ("max_parts_distance", measures.parts_distance),
         ("min_mean_intensity", measures.mean_intensity),
         ("max_mean_intensity", measures.mean_intensity),
+        ("min_edge_contrast", measures.edge_contrast),
         ("min_predicted_iou", np.array([record.predicted_iou for record in records])),
         ("min_stability_score", np.array([record.stability_score for record in records])),
     ]
@@ -149,6 +155,8 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
         bound = getattr(filters, name)
         if name == "drop_touching_edge" and bound:
             yield name, values == 0
+        elif name == "min_edge_contrast" and bound is not None:
+            yield name, ~(values < bound)
         elif name.startswith("min_") and bound is not None:
             yield name, values >= bound
         elif name.startswith("max_") and bound is not None:

@@ -16,6 +16,9 @@ from sam_server.grouping.size import SizeParameters
 
 # A disc of five pixels across: below it neither size nor shape means much.
 MIN_PIXELS = 20
+# Grey levels, half of the step between a thing and its ground: people see no less, but a model sees the traces of
+# compression on bare ground.
+MIN_EDGE_CONTRAST = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "droplets",
-            "Whole, round droplets in one piece (circularity of at least 0.53, holes filled), each once: two size"
-            " classes, satellites on each droplet (at least 80 % within it), aggregates of droplets that overlap.",
+            "Whole, round droplets in one piece (circularity of at least 0.53, holes filled) with an edge to see, each"
+            " once: two size classes, satellites on each droplet (at least 80 % within it), aggregates of droplets that"
+            " overlap.",
             Filters(
                 drop_touching_edge=True,
                 min_filled_circularity=0.53,
                 max_parts=1,
                 max_picture_share=0.5,
+                min_edge_contrast=MIN_EDGE_CONTRAST,
                 max_duplicate_iou=0.7,
                 prefer_round=True,
                 max_nested_ratio=0.2,

@@ -14,7 +14,7 @@ Values = npt.NDArray[np.float64]
 # The measures that are described; all of them stand in the table of masks.
 DESCRIBED = (
     *("area", "equivalent_diameter_area", "perimeter", "circularity"),
-    *("eccentricity", "solidity", "mean_intensity"),
+    *("eccentricity", "solidity", "mean_intensity", "edge_contrast"),
 )
 # The measure of the histogram: the size distribution.
 HISTOGRAM_OF = "equivalent_diameter_area"

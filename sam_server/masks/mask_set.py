@@ -23,12 +23,14 @@ class MaskSet:
         colours: (N, 3) float32 mean RGB on each mask, 0 to 255, from `features.mean_colours`; None if unknown.
         embeddings: (N, C) float32 mean image embedding on each mask, from `features.pooled_embeddings`;
             None if unknown.
+        edge_contrasts: (N,) float32 RMS contrast along each outline, from `features.edge_contrasts`; None if unknown.
     """
 
     size: tuple[int, int]
     records: tuple[MaskRecord, ...]
     colours: FloatArray | None = None
     embeddings: FloatArray | None = None
+    edge_contrasts: FloatArray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.records)
@@ -40,6 +42,8 @@ class MaskSet:
             raise MaskSetError(f"colours must be ({count}, 3), not {self.colours.shape}")
         if self.embeddings is not None and (self.embeddings.ndim != 2 or len(self.embeddings) != count):
             raise MaskSetError(f"embeddings must be ({count}, C), not {self.embeddings.shape}")
+        if self.edge_contrasts is not None and self.edge_contrasts.shape != (count,):
+            raise MaskSetError(f"edge_contrasts must be ({count},), not {self.edge_contrasts.shape}")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -47,5 +51,5 @@ class MaskSet:
     @property
     def nbytes(self) -> int:
         """Memory that the set holds, in bytes, near enough for a budget."""
-        arrays = [array.nbytes for array in (self.colours, self.embeddings) if array is not None]
+        arrays = [array.nbytes for array in (self.colours, self.embeddings, self.edge_contrasts) if array is not None]
         return sum(record.nbytes for record in self.records) + sum(arrays)

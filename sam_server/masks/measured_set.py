@@ -62,7 +62,7 @@ def measure_set(masks: MaskSet, check: Callable[[], None] = lambda: None) -> Mea
         hulls.append(_hull(mask))
     return MeasuredSet(
         masks=masks,
-        measures=measure(_crops(masks, check), _brightness(masks)),
+        measures=measure(_crops(masks, check), _brightness(masks), _edge_contrast(masks)),
         overlaps=find_overlaps(rles),
         hull_overlaps=find_reaches(hulls, rles),
         runs=make_run_table(rles),
@@ -95,3 +95,7 @@ def _brightness(masks: MaskSet) -> Column | None:
         return None
     brightness: Column = masks.colours.astype(np.float64) @ np.array(_LUMA)
     return brightness
+
+
+def _edge_contrast(masks: MaskSet) -> Column | None:
+    return None if masks.edge_contrasts is None else masks.edge_contrasts.astype(np.float64)

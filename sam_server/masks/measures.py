@@ -62,6 +62,8 @@ class Measures:
         parts_distance: how far the farthest of these parts lies from the largest, nearest pixels, centre to centre.
         touches_edge: 1 where one of these parts reaches the first or last row or column of the picture, else 0.
         mean_intensity: mean brightness on the mask, 0 to 255; NaN where the picture is not known.
+        edge_contrast: RMS contrast along the outline, 0 to 127.5 (`features.edge_contrasts`); NaN where the picture is
+            not known.
     """
 
     area: Column
@@ -80,6 +82,7 @@ class Measures:
     parts_distance: Column
     touches_edge: Column
     mean_intensity: Column
+    edge_contrast: Column
 
     def __len__(self) -> int:
         return len(self.area)
@@ -106,17 +109,21 @@ class Measures:
 NAMES: tuple[str, ...] = tuple(field.name for field in fields(Measures))
 
 
-def measure(masks: Iterable[CroppedMask], mean_intensity: Column | None = None) -> Measures:
+def measure(
+    masks: Iterable[CroppedMask], mean_intensity: Column | None = None, edge_contrast: Column | None = None
+) -> Measures:
     """Measure masks, one crop in memory at a time.
 
     Args:
         masks: N masks of one picture. An empty mask measures 0, with NaN for what has no meaning.
         mean_intensity: (N,) mean brightness on each mask, if known.
+        edge_contrast: (N,) RMS contrast along each outline, if known.
     """
     rows = [_measure_one(mask) for mask in masks]
-    table = np.array(rows, np.float64).reshape(len(rows), len(NAMES) - 1)
-    brightness = np.full(len(rows), np.nan) if mean_intensity is None else mean_intensity
-    return Measures(**dict(zip(NAMES, [*table.T, brightness], strict=True)))
+    table = np.array(rows, np.float64).reshape(len(rows), len(NAMES) - 2)
+    unknown = np.full(len(rows), np.nan)
+    looks = [unknown if column is None else column for column in (mean_intensity, edge_contrast)]
+    return Measures(**dict(zip(NAMES, [*table.T, *looks], strict=True)))
 
 
 def _measure_one(mask: CroppedMask) -> tuple[float, ...]:

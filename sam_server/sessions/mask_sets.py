@@ -73,6 +73,8 @@ def write(kept: KeptMaskSet) -> bytes:
         parts["colours"] = masks.colours
     if masks.embeddings is not None:
         parts["embeddings"] = masks.embeddings
+    if masks.edge_contrasts is not None:
+        parts["edge_contrasts"] = masks.edge_contrasts
     return pack(KIND, fields, parts)
 
 
@@ -93,7 +95,8 @@ def _read(packed: Packed) -> KeptMaskSet:
     height, width = packed.fields["size"]
     records = tuple(_record(values) for values in orjson.loads(packed.file("records")))
     optional = {
-        name: packed.array(name, "float32", 2) if name in packed.parts else None for name in ("colours", "embeddings")
+        name: packed.array(name, "float32", dimensions) if name in packed.parts else None
+        for name, dimensions in (("colours", 2), ("embeddings", 2), ("edge_contrasts", 1))
     }
     given = packed.fields["parameters"]
     measured = MeasuredSet(

@@ -20,6 +20,7 @@ from sam_server.automatic.output import to_dicts
 from sam_server.automatic.parameters import AutomaticParameters, ParameterError
 from sam_server.automatic.search import CancelledError, Progress
 from sam_server.backend import ImageEmbedding, PreparedImage
+from sam_server.masks.features import edge_contrasts
 from sam_server.masks.mask_set import MaskSet
 from sam_server.network.sam import build_sam
 from sam_server.network.variants import SamVariant
@@ -82,6 +83,7 @@ def test_masks_carry_sa_1b_s_fields_and_features(backend: CountingSam) -> None:
     assert masks.colours is not None
     assert masks.embeddings is not None
     assert masks.embeddings.shape == (len(masks), VARIANT.embedding_channels)
+    np.testing.assert_array_equal(masks.edge_contrasts, edge_contrasts(PICTURE, masks.records))
     for record, colour in zip(masks.records, masks.colours, strict=True):
         mask = record.to_mask()
         assert record.area == mask.sum()

@@ -12,23 +12,25 @@ from sam_server.masks.record import make_record
 
 
 def _set_of_masks(masks: list[np.ndarray]) -> MaskSet:
-    records, colours, embeddings = [], [], []
+    records, colours, embeddings, contrasts = [], [], [], []
     for mask in masks:
         own = np.random.default_rng(np.packbits(mask).tolist())
         records.append(make_record(CroppedMask.from_mask(mask), own.random(), own.random()))
         colours.append(own.uniform(0, 255, 3))
         embeddings.append(own.normal(size=6))
+        contrasts.append(own.uniform(5, 50))
     return MaskSet(
         masks[0].shape if masks else (24, 26),
         tuple(records),
         np.array(colours, np.float32).reshape(-1, 3),
         np.array(embeddings, np.float32).reshape(-1, 6),
+        np.array(contrasts, np.float32),
     )
 
 
 @pytest.fixture(scope="session")
 def set_of_masks() -> Callable[[list[np.ndarray]], MaskSet]:
-    """Makes a mask set of whole masks, with made-up scores, colours and embeddings that hang on the mask alone."""
+    """Makes a mask set of whole masks, with made-up scores, looks and embeddings that hang on the mask alone."""
     return _set_of_masks
 
 

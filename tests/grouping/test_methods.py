@@ -95,7 +95,7 @@ def test_proximity_joins_neighbours(set_of_masks: MakeSet) -> None:
 diameters = hnp.arrays(np.float64, st.integers(2, 30), elements=st.integers(1, 60).map(float))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(diameters, st.integers(2, 4))
 def test_size_cuts_are_optimal(values: np.ndarray, classes: int) -> None:
     distinct, weights, position = size._steps(np.log(values))
@@ -232,6 +232,7 @@ FILTERED = [
     (Filters(max_parts_distance=5), "max_parts_distance", {4}),
     (Filters(min_mean_intensity=100), "min_mean_intensity", {0}),
     (Filters(max_mean_intensity=100), "max_mean_intensity", {1, 2, 3, 4}),
+    (Filters(min_edge_contrast=3), "min_edge_contrast", {1}),
     (Filters(min_predicted_iou=0.5), "min_predicted_iou", {2}),
     (Filters(min_stability_score=0.5), "min_stability_score", {1}),
     (Filters(max_duplicate_iou=0.5), "max_duplicate_iou", {2}),
@@ -256,7 +257,9 @@ def test_filters_count_what_they_remove(set_of_masks: MakeSet, filters: Filters,
     records[2] = replace(records[2], predicted_iou=0.2)
     records[1] = replace(records[1], stability_score=0.2)
     grey = np.array([[50] * 3] + [[150] * 3] * 4, np.float32)
-    result = group_masks(measure_set(replace(stored, records=tuple(records), colours=grey)), filters=filters)
+    contrasts = np.array([20, 1, 20, 20, 20], np.float32)
+    stored = replace(stored, records=tuple(records), colours=grey, edge_contrasts=contrasts)
+    result = group_masks(measure_set(stored), filters=filters)
     assert [(entry.filter, set(entry.masks), entry.count) for entry in result.removed] == [(name, gone, len(gone))]
     assert set(result.kept) == set(range(5)) - gone
 
@@ -300,6 +303,11 @@ def test_filters_act_in_turn_and_in_real_units(set_of_masks: MakeSet) -> None:
         ("drop_touching_edge", ()),
     ]
     assert result.measures.equivalent_diameter_area[0] == pytest.approx(20, rel=0.01)
+
+
+def test_masks_of_an_unknown_picture_are_not_taken_for_nothing(set_of_masks: MakeSet) -> None:
+    unknown = measure_set(replace(set_of_masks([disc(30, 30, 9), disc(70, 30, 9)]), edge_contrasts=None))
+    assert group_masks(unknown, filters=Filters(min_edge_contrast=2)).kept == (0, 1)
 
 
 def test_statistics_are_those_of_numpy(set_of_masks: MakeSet) -> None:

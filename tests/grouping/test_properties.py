@@ -18,7 +18,7 @@ from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 
 # Each example runs whole groupings.
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 MaskLists = st.SearchStrategy[list[np.ndarray]]
 MakeSet = Callable[[list[np.ndarray]], MaskSet]

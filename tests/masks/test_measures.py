@@ -2,10 +2,12 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
 from scipy.spatial.distance import cdist
 from skimage import data as pictures
 from skimage.draw import disk, ellipse
@@ -13,7 +15,7 @@ from skimage.measure import label, perimeter, regionprops
 
 from sam_server.masks import rle
 from sam_server.masks.crop import CroppedMask
-from sam_server.masks.features import mean_colours, pooled_embeddings
+from sam_server.masks.features import edge_contrasts, mean_colours, pooled_embeddings
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from sam_server.masks.measures import MIN_PART_SHARE, NAMES, hull, measure
@@ -133,6 +135,41 @@ def test_mean_colour_and_intensity_of_a_photograph() -> None:
     np.testing.assert_allclose(measured.measures.mean_intensity, [grey[mask].mean() for mask in masks], rtol=1e-5)
     assert measured.nbytes > measured.masks.nbytes
     assert np.isnan(measure_set(MaskSet(photo.shape[:2], tuple(records))).measures.mean_intensity).all()
+
+
+def test_edge_contrast_is_the_deviation_along_the_outline() -> None:
+    photo = pictures.chelsea()
+    masks = np.zeros((2, *photo.shape[:2]), np.bool_)
+    masks[0][disk((100, 200), 30)] = True
+    masks[1][:12, 440:] = True  # in a corner: only two sides are an outline
+    records = [make_record(CroppedMask.from_mask(mask), 0.9, 0.9) for mask in masks]
+    contrasts = edge_contrasts(photo, records)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    for mask, width, contrast in zip(masks, (6, 2), contrasts, strict=True):
+        square = np.ones((2 * width + 1, 2 * width + 1))
+        inner = ~binary_dilation(~mask, square)
+        band = binary_dilation(mask, square) & ~inner
+        assert contrast == pytest.approx(grey[band].std(), rel=1e-5)
+    measures = measure_set(MaskSet(photo.shape[:2], tuple(records), edge_contrasts=contrasts)).measures
+    np.testing.assert_array_equal(measures.edge_contrast, contrasts)
+    assert np.isnan(measure_set(MaskSet(photo.shape[:2], tuple(records))).measures.edge_contrast).all()
+
+
+def test_edge_contrast_tells_a_thing_from_bare_ground() -> None:
+    rows, columns = np.ogrid[:100, :300]
+    level = np.broadcast_to(100 + rows / 50, (100, 300)).copy()  # shaded
+    things = [(50, 50), (50, 150), (50, 250)]
+    spots = [np.hypot(rows - y, columns - x) <= 20 for y, x in things]
+    level[spots[0]] += 30  # brighter
+    level[spots[1] & (np.hypot(rows - 50, columns - 150) > 17)] -= 30  # as bright as the ground, with a rim
+    picture = np.repeat(level.round().astype(np.uint8)[:, :, None], 3, axis=2)
+    whole = np.ones((100, 300), np.bool_)
+    masks = [*spots, whole, ~whole]
+    contrasts = edge_contrasts(picture, [make_record(CroppedMask.from_mask(mask), 0.9, 0.9) for mask in masks])
+    assert contrasts[:2].min() > 10
+    assert contrasts[2] < 1
+    assert contrasts[3] == 0  # no outline
+    assert np.isnan(contrasts[4])
 
 
 @pytest.mark.parametrize("shape", [(96, 128), (300, 200), (30, 40)])

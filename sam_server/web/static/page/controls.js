@@ -15,6 +15,7 @@ const FILTERS = [
   ["max_parts", "Most pieces", 1, 10, 1],
   ["min_mean_intensity", "Least brightness", 0, 255, 1],
   ["max_mean_intensity", "Greatest brightness", 0, 255, 1],
+  ["min_edge_contrast", "Least contrast at the edge", 0, 50, 0.5],
   ["min_predicted_iou", "Least predicted IoU", 0, 1, 0.01],
   ["min_stability_score", "Least stability", 0, 1, 0.01],
   ["max_picture_share", "Greatest share of the picture", 0, 1, 0.01],
@@ -28,6 +29,7 @@ export const FILTER_WORDS = {
   max_picture_share: "too large for the picture", drop_touching_edge: "at the edge", min_circularity: "not round",
   min_filled_circularity: "not round", min_solidity: "ragged", max_eccentricity: "too long", max_parts: "in pieces",
   max_parts_distance: "in far pieces", min_mean_intensity: "too dark", max_mean_intensity: "too bright",
+  min_edge_contrast: "too faint",
   min_predicted_iou: "unsure", min_stability_score: "unstable", max_duplicate_iou: "duplicates", max_nested_ratio: "nested",
 };
 
