@@ -37,7 +37,7 @@ class Filters:
         max_parts_distance: distance of the farthest part from the largest; lets close parts pass.
         min_mean_intensity, max_mean_intensity: brightness, 0 to 255.
         min_edge_contrast: RMS contrast along the outline, 0 to 127.5; removes masks that show nothing. They stay
-            where the picture is not known.
+            where the picture is not known or a caller brought the masks.
         min_predicted_iou, min_stability_score: 0 to 1.
         max_duplicate_iou: of two masks with a higher IoU the one with the lower predicted IoU is removed, 0 to 1.
         prefer_round: of duplicates the one with the lower product of predicted IoU and filled circularity is removed:

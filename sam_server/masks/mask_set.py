@@ -23,7 +23,8 @@ class MaskSet:
         colours: (N, 3) float32 mean RGB on each mask, 0 to 255, from `features.mean_colours`; None if unknown.
         embeddings: (N, C) float32 mean image embedding on each mask, from `features.pooled_embeddings`;
             None if unknown.
-        edge_contrasts: (N,) float32 RMS contrast along each outline, from `features.edge_contrasts`; None if unknown.
+        edge_contrasts: (N,) float32 RMS contrast along each outline, from `features.edge_contrasts`; None if unknown,
+            or where a caller brought the masks.
     """
 
     size: tuple[int, int]

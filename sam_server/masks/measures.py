@@ -62,8 +62,8 @@ class Measures:
         parts_distance: how far the farthest of these parts lies from the largest, nearest pixels, centre to centre.
         touches_edge: 1 where one of these parts reaches the first or last row or column of the picture, else 0.
         mean_intensity: mean brightness on the mask, 0 to 255; NaN where the picture is not known.
-        edge_contrast: RMS contrast along the outline, 0 to 127.5 (`features.edge_contrasts`); NaN where the picture is
-            not known.
+        edge_contrast: RMS contrast along the outline, 0 to 127.5 (`features.edge_contrasts`); NaN where the
+            picture is not known or a caller brought the masks.
     """
 
     area: Column

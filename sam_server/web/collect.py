@@ -101,5 +101,5 @@ def _mask_set(session: Session, fields: CollectIn) -> MaskSet:
     pooled = features.pooled_embeddings(
         backend.embedding_array(embedding), embedding.input_size, backend.spec.image_size, records
     )
-    colours, contrasts = features.mean_colours(pixels, records), features.edge_contrasts(pixels, records)
-    return MaskSet(embedding.original_size, tuple(records), colours, pooled, contrasts)
+    # Edge contrasts tell what a search took for a thing; who brings masks knows what they show.
+    return MaskSet(embedding.original_size, tuple(records), features.mean_colours(pixels, records), pooled)
