@@ -147,7 +147,7 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
         ("max_parts_distance", measures.parts_distance),
         ("min_mean_intensity", measures.mean_intensity),
         ("max_mean_intensity", measures.mean_intensity),
-        ("min_edge_contrast", measures.edge_contrast),
+        ("min_edge_contrast", np.nan_to_num(measures.edge_contrast, nan=np.inf)),  # what is not known passes
         ("min_predicted_iou", np.array([record.predicted_iou for record in records])),
         ("min_stability_score", np.array([record.stability_score for record in records])),
     ]
@@ -155,8 +155,6 @@ def _tests(selection: Selection, filters: Filters) -> Iterator[tuple[str, BoolAr
         bound = getattr(filters, name)
         if name == "drop_touching_edge" and bound:
             yield name, values == 0
-        elif name == "min_edge_contrast" and bound is not None:
-            yield name, ~(values < bound)
         elif name.startswith("min_") and bound is not None:
             yield name, values >= bound
         elif name.startswith("max_") and bound is not None:

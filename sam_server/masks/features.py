@@ -52,22 +52,18 @@ def edge_contrasts(pixels: ByteArray, records: Sequence[MaskRecord]) -> FloatArr
             continue
         diameter = 2 * np.sqrt(mask.area / np.pi)
         width = int(np.clip(round(_BAND_SHARE * diameter), *_BAND_PIXELS))
-        height, length = mask.size
-        before = (min(width, mask.y), min(width, mask.x))
-        rows, columns = mask.slices
-        window = (
-            slice(rows.start - before[0], min(rows.stop + width, height)),
-            slice(columns.start - before[1], min(columns.stop + width, length)),
-        )
-        after = (window[0].stop - rows.stop, window[1].stop - columns.stop)
-        on = np.pad(mask.pixels.view(np.uint8), [(before[0], after[0]), (before[1], after[1])])
+        top, left = max(0, mask.y - width), max(0, mask.x - width)
+        height, length = mask.pixels.shape
+        window = pixels[top : mask.y + height + width, left : mask.x + length + width]
+        on = np.zeros(window.shape[:2], np.uint8)
+        on[mask.y - top :, mask.x - left :][:height, :length] = mask.pixels
         kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
         # The picture's edge is no outline: what lies beyond it is taken to go on as it is.
         band = cv2.dilate(on, kernel) - cv2.erode(on, kernel)
         if not band.any():  # a mask of the whole picture has no outline
             contrasts[number] = 0
             continue
-        grey = cv2.cvtColor(np.ascontiguousarray(pixels[window]), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(np.ascontiguousarray(window), cv2.COLOR_RGB2GRAY)
         _, deviation = cv2.meanStdDev(grey, mask=band)
         contrasts[number] = deviation[0, 0]
     return contrasts

@@ -18,6 +18,8 @@ from sam_server.masks.rle import Rle
 from sam_server.sessions.packing import Packed, PackedError, Part, pack, unpack
 
 KIND = "mask set"
+# Arrays of a mask set that it may lack, and their dimensions.
+_OPTIONAL = {"colours": 2, "embeddings": 2, "edge_contrasts": 1}
 # Memory of the last grouping per mask, in bytes, rounded up: a row of measures, and its place in a few groups.
 _GROUPING_BYTES = 512
 _OVERLAPS = ("first", "second", "shared")
@@ -69,12 +71,7 @@ def write(kept: KeptMaskSet) -> bytes:
         **{f"hull_overlaps.{name}": getattr(measured.hull_overlaps, name) for name in _OVERLAPS},
         **{f"runs.{name}": getattr(measured.runs, name) for name in _RUNS},
     }
-    if masks.colours is not None:
-        parts["colours"] = masks.colours
-    if masks.embeddings is not None:
-        parts["embeddings"] = masks.embeddings
-    if masks.edge_contrasts is not None:
-        parts["edge_contrasts"] = masks.edge_contrasts
+    parts |= {name: array for name in _OPTIONAL if (array := getattr(masks, name)) is not None}
     return pack(KIND, fields, parts)
 
 
@@ -96,7 +93,7 @@ def _read(packed: Packed) -> KeptMaskSet:
     records = tuple(_record(values) for values in orjson.loads(packed.file("records")))
     optional = {
         name: packed.array(name, "float32", dimensions) if name in packed.parts else None
-        for name, dimensions in (("colours", 2), ("embeddings", 2), ("edge_contrasts", 1))
+        for name, dimensions in _OPTIONAL.items()
     }
     given = packed.fields["parameters"]
     measured = MeasuredSet(
