@@ -188,7 +188,8 @@ def make_set(count: int = 5, features: bool = True) -> KeptMaskSet:
         records.append(make_record(CroppedMask.from_mask(mask), float(np.float32(0.9)), 1.0, ((1.5, 2.0),)))
     colours = generator.random((count, 3), np.float32) if features else None
     embeddings = generator.random((count, 8), np.float32) if features else None
-    masks = MaskSet((30, 40), tuple(records), colours, embeddings)
+    contrasts = generator.random(count, np.float32) * 4 if features else None
+    masks = MaskSet((30, 40), tuple(records), colours, embeddings, contrasts)
     return KeptMaskSet(measure_set(masks), AutomaticParameters(points_per_side=8) if features else None)
 
 
@@ -200,6 +201,8 @@ def test_a_mask_set_is_the_same_afterwards(kept):
     assert read.parameters == kept.parameters
     assert read.measured.masks.records == kept.measured.masks.records
     before, after = kept.measured, read.measured
+    for name in ("colours", "embeddings", "edge_contrasts"):
+        np.testing.assert_array_equal(getattr(after.masks, name), getattr(before.masks, name))
     for name in ("measures", "overlaps", "hull_overlaps", "runs"):
         for item in dataclasses.fields(getattr(before, name)):
             ours, theirs = (getattr(getattr(found, name), item.name) for found in (before, after))

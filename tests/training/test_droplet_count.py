@@ -8,19 +8,23 @@ import pytest
 from werkzeug.serving import make_server
 
 from app import create_app
+from backend_loader import load_backend
 from sam_config import load_config
+from sam_server.arrays import ByteArray
+from sam_server.automatic.generate import generate
+from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import preset
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from tests.grouping.droplet_scenes import draw_droplets
 from tests.serving import serving
-from training.droplet_count import SIZE, TILES, count_through_server, draw
+from training.droplet_count import SIZE, TILES, count_through_server, draw, wanted
 from training.droplet_protocol import Counted, compare, shown_in, total
 from training.droplet_scene import Disc
 from training.protocol_automatic import Found
 
-# Rows and columns of the corner of a scene that is counted whole: one tile.
+# Rows and columns of the part of a scene that is counted whole: one tile.
 SIDE = 640
 
 
@@ -59,32 +63,54 @@ def url() -> Iterator[str]:
         yield url
 
 
-def corner(discs: list[Disc], side: int) -> list[Disc]:
-    """What is seen of a scene in its first `side` rows and columns; those that the corner cuts are at the edge now."""
-    seen: list[Disc] = []
+def window(scene: tuple[list[Disc], ByteArray], left: int, top: int) -> tuple[list[Disc], ByteArray]:
+    """SIDE rows and columns of a scene, and the droplets seen there; those that are cut now are at the edge."""
+    discs = seen([replace(disc, x=disc.x - left, y=disc.y - top) for disc in scene[0]])
+    return discs, np.ascontiguousarray(scene[1][top : top + SIDE, left : left + SIDE])
+
+
+def seen(discs: list[Disc]) -> list[Disc]:
+    """The droplets of which the first SIDE rows and columns show something."""
+    shown: list[Disc] = []
     number: dict[int, int] = {}
     for old, disc in enumerate(discs):
         first, last = min(disc.x, disc.y) - disc.radius, max(disc.x, disc.y) + disc.radius
-        if min(disc.x, disc.y) + disc.radius <= 0 or max(disc.x, disc.y) - disc.radius >= side:
+        if min(disc.x, disc.y) + disc.radius <= 0 or max(disc.x, disc.y) - disc.radius >= SIDE:
             continue
-        number[old] = len(seen)
+        number[old] = len(shown)
         host = number.get(disc.host, -1)
-        kind = disc.kind if first >= 1 and last <= side - 1 else "edge"
-        if kind == "satellite" and (host < 0 or seen[host].kind == "edge"):  # on a droplet that is not counted
+        kind = disc.kind if first >= 1 and last <= SIDE - 1 else "edge"
+        if kind == "satellite" and (host < 0 or shown[host].kind == "edge"):  # on a droplet that is not counted
             kind, host = "small droplet", -1
-        seen.append(replace(disc, kind=kind, host=host))
-    return seen
+        shown.append(replace(disc, kind=kind, host=host))
+    return shown
 
 
 def test_the_model_that_ships_counts_sizes_and_assigns_through_a_server(url: str) -> None:
-    discs, picture = draw(4, 2)
-    discs, picture = corner(discs, SIDE), np.ascontiguousarray(picture[:SIDE, :SIDE])
+    discs, picture = window(draw(4, 2), 0, 0)
     counted = count_through_server(url, discs, picture, 2)
     assert counted.true_count == 13
     assert counted.count == pytest.approx(counted.true_count, abs=1)
     assert counted.matched >= counted.true_count - 1
     assert counted.diameters == pytest.approx(counted.true_diameters, rel=0.1)
     assert counted.satellites >= 0.95
+
+
+def test_what_the_model_sees_on_bare_ground_has_no_edge() -> None:
+    discs, picture = window(draw(3, 2), 1000, 2000)  # where the traces of compression are many
+    search, filters = wanted(2)
+    droplets = preset("droplets")
+    parameters = AutomaticParameters.from_values({**droplets.search, **search}, model_type="tiny")
+    backend, _ = load_backend(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
+    masks = generate(backend, picture, parameters)
+    counted = {}
+    for contrast in (None, droplets.filters.min_edge_contrast):
+        chosen = replace(droplets.filters, **filters, min_edge_contrast=contrast)
+        counted[contrast] = compare(discs, shown_in(masks, group_masks(measure_set(masks), droplets.methods, chosen)))
+    bare, asked = counted.values()
+    assert bare.count >= asked.count + 3  # as many false ones, of ten droplets
+    assert bare.matched == asked.matched == asked.true_count
+    assert asked.count == asked.true_count
 
 
 @pytest.mark.parametrize("magnification", TILES)
