@@ -18,14 +18,15 @@ from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import preset
+from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from training.droplet_protocol import Counted, compare, shown_by_server, shown_in, total
 from training.droplet_scene import Disc, magnify, paint_droplets, place_droplets
 from training.model_arguments import add_model_arguments, load_model
 from training.protocol_automatic import AUTOMATIC_IOU
 
-# The model is unsure of satellites.
-SEARCH = {"pred_iou_thresh": 0.35, "stability_score_thresh": 0.85}
+# What is asked for beside the preset. The model is unsure of satellites.
+SEARCH: dict[str, Any] = {"pred_iou_thresh": 0.35, "stability_score_thresh": 0.85}
 # By magnification: small droplets are 16 pixels across, or 32. Half of their size and more would be lost if a larger
 # part of the picture went through a small model at once. Points lie nearer to each other than a small droplet is wide,
 # and tiles overlap by more than a large one.
@@ -35,7 +36,7 @@ TILES = {
 }
 # All droplets of the scene are round: what is long is a highlight, or the gap between two. Circularity cannot tell:
 # a satellite on the rim takes a bite out of its droplet, which makes the outline longer, but the droplet no less round.
-FILTERS = {"max_eccentricity": 0.75}
+FILTERS: dict[str, Any] = {"max_eccentricity": 0.75}
 SIZE = (1500, 2000)
 # Seconds between looks at a server's job.
 POLL = 1.0
@@ -47,9 +48,16 @@ def draw(seed: int, magnification: int) -> tuple[list[Disc], ByteArray]:
     return discs, paint_droplets(discs, seed, (SIZE[0] * magnification, SIZE[1] * magnification))
 
 
-def wanted(magnification: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a request of the preset says besides: a closer search (`generate`), a stricter filter (`filters`)."""
-    return {**SEARCH, **TILES[magnification]}, FILTERS
+def find_droplets(backend: SamBackend, picture: ByteArray, magnification: int = 1) -> MaskSet:
+    """Every mask of a picture, searched as closely as the droplets of that magnification ask for.
+
+    Args:
+        backend: searches.
+        picture: (H, W, 3) uint8 RGB.
+        magnification: a key of TILES, with which the picture was drawn.
+    """
+    values = {**preset("droplets").search, **SEARCH, **TILES[magnification]}
+    return generate(backend, picture, AutomaticParameters.from_values(values, model_type=backend.spec.model_type))
 
 
 def count_droplets(backend: SamBackend, discs: list[Disc], picture: ByteArray, magnification: int = 1) -> Counted:
@@ -61,11 +69,9 @@ def count_droplets(backend: SamBackend, discs: list[Disc], picture: ByteArray, m
         picture: (H, W, 3) uint8 RGB.
         magnification: a key of TILES, with which the picture was drawn.
     """
-    search, filters = wanted(magnification)
     droplets = preset("droplets")
-    parameters = AutomaticParameters.from_values({**droplets.search, **search}, model_type=backend.spec.model_type)
-    masks = generate(backend, picture, parameters)
-    result = group_masks(measure_set(masks), droplets.methods, replace(droplets.filters, **filters))
+    masks = find_droplets(backend, picture, magnification)
+    result = group_masks(measure_set(masks), droplets.methods, replace(droplets.filters, **FILTERS))
     return compare(discs, shown_in(masks, result))
 
 
@@ -80,11 +86,11 @@ def count_through_server(url: str, discs: list[Disc], picture: ByteArray, magnif
         requests.RequestException: the server cannot be reached, or refuses.
         RuntimeError: it failed to search.
     """
-    search, filters = wanted(magnification)
     _, file = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     sent = requests.post(f"{url}/sessions", data=file.tobytes(), headers={"Content-Type": "image/png"}, timeout=120)
     session = _json(sent)["session_id"]
-    fields: dict[str, Any] = {"session_id": session, "preset": "droplets", "generate": search, "filters": filters}
+    asked: dict[str, Any] = {"preset": "droplets", "filters": FILTERS}
+    fields = {**asked, "session_id": session, "generate": {**SEARCH, **TILES[magnification]}}
     later = {"Prefer": "respond-async"}
     job = _json(requests.post(f"{url}/group_masks", json=fields, headers=later, timeout=60))
     while job["state"] in ("queued", "running"):
@@ -92,8 +98,8 @@ def count_through_server(url: str, discs: list[Disc], picture: ByteArray, magnif
         job = _json(requests.get(f"{url}/jobs/{job['job_id']}", timeout=60))
     if job["state"] != "done":
         raise RuntimeError(f"the server's search ended as {job['state']}: {job['error']}")
-    fields = {"mask_set_id": job["result"]["mask_set_id"], "preset": "droplets", "filters": filters}
-    groups = _json(requests.post(f"{url}/group_masks", json={**fields, "include_measures": True}, timeout=60))
+    fields = {**asked, "mask_set_id": job["result"]["mask_set_id"], "include_measures": True}
+    groups = _json(requests.post(f"{url}/group_masks", json=fields, timeout=60))
     mask_set = _json(requests.get(f"{url}/mask_sets/{groups['mask_set_id']}", timeout=60))
     requests.delete(f"{url}/sessions/{session}", timeout=60)
     return compare(discs, shown_by_server(groups, mask_set))

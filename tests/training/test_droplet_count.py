@@ -11,15 +11,13 @@ from app import create_app
 from backend_loader import load_backend
 from sam_config import load_config
 from sam_server.arrays import ByteArray
-from sam_server.automatic.generate import generate
-from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import preset
 from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
 from tests.grouping.droplet_scenes import draw_droplets
 from tests.serving import serving
-from training.droplet_count import SIZE, TILES, count_through_server, draw, wanted
+from training.droplet_count import FILTERS, SIZE, TILES, count_through_server, draw, find_droplets
 from training.droplet_protocol import Counted, compare, shown_in, total
 from training.droplet_scene import Disc
 from training.protocol_automatic import Found
@@ -98,16 +96,14 @@ def test_the_model_that_ships_counts_sizes_and_assigns_through_a_server(url: str
 
 def test_what_the_model_sees_on_bare_ground_has_no_edge() -> None:
     discs, picture = window(draw(3, 2), 1000, 2000)  # where the traces of compression are many
-    search, filters = wanted(2)
     droplets = preset("droplets")
-    parameters = AutomaticParameters.from_values({**droplets.search, **search}, model_type="tiny")
     backend, _ = load_backend(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
-    masks = generate(backend, picture, parameters)
-    counted = {}
-    for contrast in (None, droplets.filters.min_edge_contrast):
-        chosen = replace(droplets.filters, **filters, min_edge_contrast=contrast)
-        counted[contrast] = compare(discs, shown_in(masks, group_masks(measure_set(masks), droplets.methods, chosen)))
-    bare, asked = counted.values()
+    masks = find_droplets(backend, picture, 2)
+    asked_for = replace(droplets.filters, **FILTERS)
+    bare, asked = (
+        compare(discs, shown_in(masks, group_masks(measure_set(masks), droplets.methods, chosen)))
+        for chosen in (replace(asked_for, min_edge_contrast=None), asked_for)
+    )
     assert bare.count >= asked.count + 3  # as many false ones, of ten droplets
     assert bare.matched == asked.matched == asked.true_count
     assert asked.count == asked.true_count
