@@ -1,9 +1,11 @@
 """ONNX files that several rooms test, exported once a run: an export takes half a minute of a core."""
 
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx_ir
 import pytest
 from filelock import FileLock
 
@@ -12,6 +14,8 @@ from convert_to_onnx import ExportOptions, export_checkpoint
 from pytorch_sam_wrapper import PyTorchSam, load_pytorch_sam
 from sam_server.checkpoints.download import sha256_of
 from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.onnx.files import part_path
+from sam_server.onnx.metadata import ModelMetadata
 from tests.onnx_backend.small_model import save_checkpoint
 
 
@@ -45,6 +49,17 @@ def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> Expo
         if not checkpoint.exists():
             save_checkpoint(checkpoint, variant)
     return _exported(factory, checkpoint, variant)
+
+
+def under_another_name(model: ExportedModel, variant: SamVariant, directory: Path) -> ExportedModel:
+    """The same weights and graphs as those of a variant that has the same dimensions and another name."""
+    checkpoint = Path(shutil.copy(model.checkpoint, directory / f"sam_{variant.name}.safetensors"))
+    for path in model.onnx_dir.glob("*.onnx"):
+        file = onnx_ir.load(path)
+        metadata = replace(ModelMetadata.from_properties(file.metadata_props), spec=variant.spec)
+        file.metadata_props.update(metadata.to_properties())
+        onnx_ir.save(file, part_path(directory, variant.name, metadata.part))
+    return ExportedModel(checkpoint, directory, model.sha256)
 
 
 def _exported(factory: pytest.TempPathFactory, checkpoint: Path, variant: SamVariant) -> ExportedModel:

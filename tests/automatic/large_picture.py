@@ -25,7 +25,7 @@ PITCH, RADIUS = 125, 45
 
 # Nothing is asked of the masks but that they are not the same.
 SEARCH = {
-    "points_per_side": 24,
+    "points_per_side": 20,
     "pred_iou_thresh": 0.3,
     "stability_score_thresh": 0.3,
     "box_nms_thresh": 0.9,
@@ -47,7 +47,7 @@ def main() -> None:
     keep_freed_memory()  # as app.py does
     backend = load_pytorch_sam(TINY, precision="fp32", threads=1)
     pixels = discs()
-    tiles = {"tile_size": arguments.tile_size, "points_per_side": 8} if arguments.tile_size else {}
+    tiles = {"tile_size": arguments.tile_size, "points_per_side": 6} if arguments.tile_size else {}
     parameters = AutomaticParameters.from_values({**SEARCH, **tiles})
     # What the first computations leave behind, such as packed weights, is no matter of the picture's size.
     generate(backend, pixels[:512, :512], AutomaticParameters.from_values({**SEARCH, "points_per_side": 4}))

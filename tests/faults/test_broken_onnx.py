@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.exported import exported_small
+from onnx_sam_wrapper import load_onnx_sam
+from tests.exported import exported_small, under_another_name
 from tests.faults.servers import Running, wait_for
 from tests.onnx_backend.small_model import SMALL
 
@@ -35,9 +36,9 @@ DAMAGE = {"cut short": cut_short, "zeros from the middle": zero_the_end}
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a checkpoint and whole ONNX files of it."""
-    model = exported_small(tmp_path_factory, replace(SMALL, name="vit_b"))
-    directory = shutil.copytree(model.onnx_dir, tmp_path_factory.mktemp("whole") / "model")
-    shutil.copy(model.checkpoint, directory)
+    variant, directory = replace(SMALL, name="vit_b"), tmp_path_factory.mktemp("whole")
+    under_another_name(exported_small(tmp_path_factory, SMALL), variant, directory)
+    assert load_onnx_sam(directory, "vit_b", use_gpu=False).spec == variant.spec
     return directory
 
 

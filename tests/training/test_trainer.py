@@ -19,6 +19,7 @@ from training.export import HASHES, WEIGHTS, export
 from training.finetune import measure_all
 from training.prompting import pick
 from training.samples import Sample, make_sample
+from training.scene_canvas import Scene
 from training.scenes import draw
 from training.train import CHECKPOINT, LOG, run
 from training.trainer import Rank, Trainer, make_batch, read_checkpoint
@@ -54,42 +55,60 @@ def weights_equal(a: Trainer, b: Trainer) -> bool:
     return average and all(torch.equal(own[key], other[key]) for key in own)
 
 
-def test_a_handful_of_scenes_is_learned_by_heart(small_variant):
+@pytest.fixture(scope="module")
+def handful() -> list[Scene]:
+    return [draw("coins", 1, 128), draw("grains", 4, 128)]
+
+
+@pytest.fixture(scope="module")
+def learned(small_variant, handful) -> tuple[Trainer, list[float]]:
+    """Trained on a handful of scenes; the loss of every step."""
     torch.manual_seed(0)
-    scenes = [draw("coins", 1, 128), draw("grains", 4, 128)]
     stages = (Stage(128, 1.0, batch=2, masks=6, rounds=1),)
     config = TrainConfig(small_variant, stages, steps=220, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
     trainer = Trainer(config)
+    return trainer, train_on(trainer, handful)
+
+
+def train_on(trainer: Trainer, scenes: list[Scene]) -> list[float]:
+    """Train on whole scenes, with other masks of them in every step; one is bare ground if the stage says so."""
+    config = trainer.config
+    (stage,) = config.stages
     losses = []
     for step in range(config.steps):
         rng = np.random.default_rng(step)
-        samples = [make_sample(scene, 128, 6, rng, augment=False) for scene in scenes]
+        samples = [make_sample(each, 128, 6, rng, augment=False, ground=stage.empty > 0) for each in scenes]
         losses.append(trainer.train_step(samples, step / config.steps).loss)
+    return losses
+
+
+def test_a_handful_of_scenes_is_learned_by_heart(small_variant, handful, learned):
+    trainer, losses = learned
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
-    measured = measure_all(load_sam(small_variant, trainer.average), scenes)
+    measured = measure_all(load_sam(small_variant, trainer.average), handful)
     assert np.mean([item.best for item in measured]) > 0.9
 
 
-def test_bare_ground_is_told_from_objects(small_variant):
+def test_bare_ground_is_told_from_objects(small_variant, handful, learned):
     """What a search of a whole picture lives on: clicks beside the things are predicted to give nothing."""
-    torch.manual_seed(0)
-    scenes = [draw("coins", 1, 128), draw("grains", 4, 128)]
-    stages = (Stage(128, 1.0, batch=2, masks=6, rounds=1, empty=1.0),)
-    config = TrainConfig(small_variant, stages, steps=220, learning_rate=3e-3, ema=0.9, balanced_until=0.4)
-    trainer = Trainer(config)
-    for step in range(config.steps):
-        rng = np.random.default_rng(step)
-        samples = [make_sample(scene, 128, 6, rng, augment=False, ground=True) for scene in scenes]
-        trainer.train_step(samples, step / config.steps)
-    sam = load_sam(small_variant, trainer.average)
-    on, off = [], []
-    for scene in scenes:
-        sample = make_sample(scene, 128, 6, np.random.default_rng(0), augment=False, ground=True)
-        predicted = predicted_ious(sam, sample)
-        on += list(predicted[~sample.empty])
-        off += list(predicted[sample.empty])
-    assert np.mean(on) > 0.6
-    assert max(off) < 0.3
+    before = learned[0]
+    stages = (replace(before.config.stages[0], empty=1.0),)
+    trainer = Trainer(replace(before.config, stages=stages, steps=80, part="mask_decoder.iou_prediction_head"))
+    trainer.start_from(before.average)
+    train_on(trainer, handful)
+    shown = [predicted_on_and_off(load_sam(small_variant, one.average), handful) for one in (before, trainer)]
+    (_, taken_for_objects), (on, off) = shown
+    assert taken_for_objects.max() > 0.5
+    assert on.mean() > 0.6
+    assert off.max() < 0.4
+
+
+def predicted_on_and_off(sam: Sam, scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """Highest predicted IoU of clicks on objects, and on bare ground."""
+    samples = [make_sample(scene, 128, 6, np.random.default_rng(0), augment=False, ground=True) for scene in scenes]
+    predicted = np.concatenate([predicted_ious(sam, sample) for sample in samples])
+    empty = np.concatenate([sample.empty for sample in samples])
+    return predicted[~empty], predicted[empty]
 
 
 def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_path):
