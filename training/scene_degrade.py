@@ -3,8 +3,15 @@
 import cv2
 import numpy as np
 
+from sam_server import images
 from sam_server.arrays import ByteArray, FloatArray
 from training.scene_textures import gradient
+
+# Of a 16-bit camera: photons at white, electrons of read noise, grey levels without light and per photon.
+PHOTONS = (40.0, 4000.0)
+READ_NOISE = 2.0
+DARK_LEVEL = (100.0, 2000.0)
+GAIN = (0.5, 8.0)
 
 
 def uneven_light(image: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -78,3 +85,22 @@ def photograph(image: FloatArray, rng: np.random.Generator) -> ByteArray:
     image = tone(optics(uneven_light(image, rng), rng), rng)
     image = sensor(np.clip(image, 0, 1), rng)
     return compress(np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8), rng)
+
+
+def deep_camera(image: ByteArray, rng: np.random.Generator) -> ByteArray:
+    """A picture as a scientific camera takes it in the dark, and as the server reads that 16-bit file.
+
+    Args:
+        image: (H, W, 3) uint8.
+        rng: draws light, gain, dark level and noise.
+
+    Returns:
+        (H, W, 3) uint8, grey: counted photons, scaled to the range that holds nearly all of them.
+    """
+    photons = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(np.exp(rng.uniform(*np.log(PHOTONS))) / 255)
+    noise = rng.standard_normal(photons.shape, dtype=np.float32) * np.sqrt(photons + np.float32(READ_NOISE**2))
+    levels = rng.uniform(*DARK_LEVEL) + rng.uniform(*GAIN) * (photons + noise)
+    done, data = cv2.imencode(".tif", np.clip(levels, 0, 65535).astype(np.uint16), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    if not done:
+        raise ValueError("OpenCV could not write a TIFF of 16 bits")
+    return images.read(data.tobytes()).pixels

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from training.optimizers import make_optimizers
 from training.prompting import interactive_rounds
 from training.samples import Sample, make_sample
 from training.scene_canvas import Scene
+from training.scene_degrade import deep_camera
 from training.scenes import BARE_GROUND
 
 # Tries to find a scene whose cut shows an object, before the run is stopped.
@@ -85,6 +86,8 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
         plain = stage.plain > 0 and rng.random() < stage.plain
         frame = stage.frame if not plain and rng.random() < stage.framed else stage.size
         ground = stage.empty > 0 and scene.kind in BARE_GROUND and rng.random() < stage.empty
+        if stage.deep > 0 and rng.random() < stage.deep:
+            scene = replace(scene, image=deep_camera(scene.image, rng))
         sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame, ground=ground)
         if sample is not None:
             samples.append(sample)

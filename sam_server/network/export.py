@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import onnx_ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_server.backend import ModelSpec
+from sam_server.network import slim
 from sam_server.network.fast_decoder import FastDecoder
 from sam_server.network.image_encoder_vit import ImageEncoderViT
 from sam_server.network.mask_decoder import MASK_TOKENS
@@ -30,9 +30,6 @@ OLDEST_OPSET = 20
 # Weights of this many bytes and more go to a file of their own: engines map it, where those within a graph are copied
 # into memory, twice while it is read. A protobuf would end at 2 GiB anyway.
 EXTERNAL_BYTES = 64_000_000
-
-# Weights smaller than this are not worth a node of their own.
-PACKED_BYTES = 4096
 
 # Sizes of the example that is traced. Neither may be 0 or 1, which torch.export takes for constants.
 EXAMPLE_PICTURES = 2
@@ -128,8 +125,8 @@ class Decoder(nn.Module):
         iou = self.fast.iou(tokens, slice(0, MASK_TOKENS)).index_select(1, mask_indices)
         rows = (iou > min_iou).any(dim=1).nonzero()[:, 0]
         kept_tokens, kept_cells = tokens.index_select(0, rows), cells.index_select(0, rows)
-        masks = self.fast.masks(kept_tokens, kept_cells, slice(0, MASK_TOKENS)).index_select(1, mask_indices)
-        return masks, iou
+        kernels = self.fast.decoder.hyper_kernels(kept_tokens, slice(0, MASK_TOKENS)).index_select(1, mask_indices)
+        return self.fast.masks_by(kernels, kept_cells), iou
 
     def attend(
         self, image: Tensor, coords: Tensor, labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
@@ -220,9 +217,11 @@ def export_part(
     finally:
         if isinstance(sam.image_encoder, ImageEncoderViT):
             sam.image_encoder.set_attention("auto")
+    if metadata.part != ENCODER:
+        slim.derive_positions(model, sam.prompt_encoder)
     if pack:
-        _pack(model)
-    _forget_source(model)
+        slim.pack(model)
+    slim.forget_source(model)
     model.metadata_props.clear()
     model.metadata_props.update(metadata.to_properties())
     return _save(model, path)
@@ -331,45 +330,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _forget_source(model: onnx_ir.Model) -> None:
-    """Drop stack traces, which name paths of the machine that exported, and the names of intermediate shapes."""
-    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph):
-        node.metadata_props.clear()
-        node.doc_string = None
-    for function in model.functions.values():
-        function.metadata_props.clear()
-        for node in function:
-            node.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-
-
-def _pack(model: onnx_ir.Model) -> None:
-    """Store float32 weights as float16 where that changes none of them, as a checkpoint of float16 weights has it.
-
-    Runtimes widen them when they load the file, so nothing is computed otherwise.
-    """
-    first = model.graph[0]
-    for name, value in list(model.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.nbytes < PACKED_BYTES:
-            continue
-        wide = tensor.numpy()
-        with np.errstate(over="ignore"):
-            half = wide.astype(np.float16)
-        if not np.array_equal(half, wide):
-            continue
-        packed = onnx_ir.val(f"{name}.half", const_value=onnx_ir.tensor(half, name=f"{name}.half"))
-        widened = onnx_ir.node("Cast", [packed], {"to": onnx_ir.DataType.FLOAT.value}, name=f"{name}.widen")
-        model.graph.insert_before(first, widened)
-        onnx_ir.convenience.replace_all_uses_with(value, widened.outputs[0])
-        del model.graph.initializers[name]
-        model.graph.register_initializer(packed)
-        widened.outputs[0].name = name
-        widened.outputs[0].dtype, widened.outputs[0].shape = tensor.dtype, onnx_ir.Shape(wide.shape)
 
 
 def _save(model: onnx_ir.Model, path: Path) -> list[Path]:

@@ -109,8 +109,11 @@ class FastAttention(nn.Module):
         else:
             weights = self._scores(q, image).softmax(dim=-1)
             image = _for_each(image, queries.shape[0])
-            cells = products(weights.flatten(1, 2), image.transpose(-2, -1))  # (N, heads * T, C)
-            pooled = _by_head(cells.float(), self.heads) @ self.w_value.transpose(-2, -1)
+            if torch.compiler.is_exporting():  # OpenVINO's threads share heads, and would not share one product
+                by_head = weights @ image[:, None]  # (N, heads, T, C)
+            else:
+                by_head = _by_head(products(weights.flatten(1, 2), image.transpose(-2, -1)), self.heads)
+            pooled = by_head.float() @ self.w_value.transpose(-2, -1)
         merged = pooled.transpose(1, 2).flatten(2) + attention.v_proj.bias
         out: Tensor = attention.out_proj(merged)
         return out
@@ -236,15 +239,17 @@ class FastDecoder(nn.Module):
 
     def masks(self, tokens: Tensor, cells: Tensor, chosen: slice) -> Tensor:
         """Low-res logits (N, M, 4E, 4E) float32 of the chosen masks."""
+        return self.masks_by(self.decoder.hyper_kernels(tokens, chosen), cells)
+
+    def masks_by(self, kernels: Tensor, cells: Tensor) -> Tensor:
+        """Low-res logits (N, M, 4E, 4E) float32 from `MaskDecoder.hyper_kernels` (N, M, C/8) and image (N, I, C)."""
         upscaling = self.decoder.output_upscaling
         first, second = cast(nn.ConvTranspose2d, upscaling[0]), cast(nn.ConvTranspose2d, upscaling[3])
         norm = cast(LayerNorm2d, upscaling[1])
         count, side = cells.shape[0], math.isqrt(cells.shape[1])
-        x = _per_cell(first, cells)  # (N, I, 2, 2, C/4)
-        x = F.layer_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
-        x = _gelu(_per_cell(second, _gelu(x)))  # (N, I, 2, 2, 2, 2, C/8)
-        kernels = self.decoder.hyper_kernels(tokens, chosen)  # (N, M, C/8)
-        masks = kernels.to(self.dtype) @ x.flatten(1, -2).transpose(-2, -1)  # (N, M, I * 16)
+        x = _normalise(_per_cell(first, cells), norm)  # (N, I, 2, 2, C/4)
+        x = _gelu(_per_cell(second, _gelu(x))).flatten(1, -2)  # (N, I * 2 * 2 * 2 * 2, C/8)
+        masks = kernels.to(self.dtype) @ x.transpose(-2, -1)  # (N, M, I * 16)
         masks = masks.float().reshape(count, kernels.shape[1], side, side, 2, 2, 2, 2)
         # Axes: row and column of the cell, then those of the first and of the second doubling.
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(count, kernels.shape[1], side * 4, side * 4)
@@ -256,6 +261,16 @@ def _gelu(x: Tensor) -> Tensor:
         return F.gelu(x)
     out: Tensor = torch.ops.aten.gelu_(x)
     return out
+
+
+def _normalise(x: Tensor, norm: LayerNorm2d) -> Tensor:
+    """Layer normalisation of (N, I, 2, 2, C) over C."""
+    weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+    if not torch.compiler.is_exporting():
+        return F.layer_norm(x, x.shape[-1:], weight, bias, norm.eps)
+    # OpenVINO has a fast kernel for three axes alone, and is slow at rows that fill no vector register.
+    plain = F.layer_norm(x.flatten(1, -2), x.shape[-1:], eps=norm.eps).reshape(x.shape[0], x.shape[1], -1)
+    return (plain * weight.repeat(4) + bias.repeat(4)).reshape(x.shape)
 
 
 def _for_each(image: Tensor, count: int) -> Tensor:

@@ -147,6 +147,18 @@ def test_plain_pictures_are_scenes_as_they_were_drawn(scenes):
     assert shares(1.0) == 1
 
 
+def test_deep_pictures_are_grey_and_show_the_scene(scenes):
+    stage = Stage(128, 1.0, batch=40, masks=2, rounds=1, plain=1.0, deep=0.5)
+    samples = make_batch([scenes[0]], stage, 0, 0, Rank())
+    plain = [np.array_equal(sample.image, scenes[0].image) for sample in samples]
+    assert 0.3 < np.mean(plain) < 0.7
+    grey = scenes[0].image @ np.float32([0.299, 0.587, 0.114])
+    for sample in (sample for sample, same in zip(samples, plain, strict=True) if not same):
+        assert np.array_equal(sample.image[..., 0], sample.image[..., 2])
+        assert (sample.image.min(), sample.image.max()) == (0, 255)  # scaled as the server scales 16-bit files
+        assert np.corrcoef(sample.image[..., 0].ravel(), grey.ravel())[0, 1] > 0.4
+
+
 def test_a_run_starts_from_a_checkpoint(small_config):
     first, second = Trainer(small_config), Trainer(replace(small_config, seed=8))
     assert not weights_equal(first, second)
