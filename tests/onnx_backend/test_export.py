@@ -95,15 +95,6 @@ def test_nothing_of_the_machine_stands_in_the_files(small_model: ExportedModel) 
         assert b"image_encoder_vit.py" not in content
 
 
-def test_positions_are_computed_when_a_file_is_loaded(small_model: ExportedModel) -> None:
-    """They would be the largest thing in the decoder of a small model; test_agreement.py shows what comes of it."""
-    for part in ("decoder", "decoder_standard"):
-        graph = onnx.load(small_model.onnx_dir / f"sam_small_{part}.onnx").graph
-        assert {"Sin", "Cos"} <= {node.op_type for node in graph.node if node.name.endswith((".sin", ".cos"))}
-        cells = SMALL.spec.embedding_size**2
-        assert [1, cells, SMALL.embedding_channels] not in [list(tensor.dims) for tensor in graph.initializer]
-
-
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_batch_of_pictures(small_model: ExportedModel, count: int) -> None:
     pictures = np.random.default_rng(count).normal(size=(count, 3, 128, 128)).astype(np.float32)

@@ -11,6 +11,7 @@ from backend_loader import TINY_DIR
 from onnx_sam_wrapper import load_onnx_sam
 from pytorch_sam_wrapper import load_pytorch_sam
 from sam_server.checkpoints.download import sha256_of
+from sam_server.network.variants import VARIANTS
 from sam_server.predictor import Predictor
 from sam_server.prompts import make_prompt
 
@@ -37,6 +38,15 @@ def test_they_give_the_masks_of_the_checkpoint() -> None:
         masks.append(np.stack([prediction.masks for prediction in predictor.predict(embedding, prompts)]))
     union, both = masks[0] | masks[1], masks[0] & masks[1]
     assert both.sum() / union.sum() >= 0.999
+
+
+def test_positions_are_computed_when_the_decoder_is_loaded() -> None:
+    """Stored, they would be the largest thing in the file."""
+    spec = VARIANTS["tiny"].spec
+    graph = onnx.load(TINY_DIR / "sam_tiny_decoder.onnx").graph
+    assert {"Sin", "Cos"} <= {node.op_type for node in graph.node if node.name.endswith((".sin", ".cos"))}
+    stored = [list(tensor.dims) for tensor in graph.initializer]
+    assert [1, spec.embedding_size**2, spec.embedding_channels] not in stored
 
 
 def test_the_model_that_ships_stays_small() -> None:

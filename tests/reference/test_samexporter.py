@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from onnx_sam_wrapper import load_onnx_sam
-from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.network.variants import SamVariant
 from sam_server.onnx.engines import CPU_PROVIDER
 from sam_server.onnx.files import part_path
 from sam_server.onnx.metadata import ENCODER, STANDARD_DECODER
 from sam_server.predictor import Predictor
 from sam_server.prompts import PromptBatch, make_prompt
 from sam_server.transforms import to_input_coords
-from tests.exported import exported_small, exported_tiny
+from tests.exported import exported_small, exported_tiny_of_official_masks
 from tests.reference.pictures import photographs
 
 # samexporter pins versions of torch and OpenCV that are not ours, and needs neither to read files; so it is installed
@@ -51,7 +51,8 @@ def inference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 @pytest.fixture(scope="module", params=["official sizes", "tiny"])
 def onnx_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SamVariant]:
     if request.param == "tiny":
-        return exported_tiny(tmp_path_factory).onnx_dir, VARIANTS["tiny"]
+        model, variant = exported_tiny_of_official_masks(tmp_path_factory)
+        return model.onnx_dir, variant
     return exported_small(tmp_path_factory, OFFICIAL_SIZES).onnx_dir, OFFICIAL_SIZES
 
 
