@@ -106,7 +106,7 @@ def test_what_the_model_sees_on_bare_ground_has_no_edge() -> None:
     )
     assert bare.count >= asked.count + 3  # as many false ones, of ten droplets
     assert bare.matched == asked.matched == asked.true_count
-    assert asked.count == asked.true_count
+    assert asked.count <= asked.true_count + 1  # one that shows something
 
 
 @pytest.mark.parametrize("magnification", TILES)
