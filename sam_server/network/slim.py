@@ -67,7 +67,7 @@ def derive_positions(model: onnx_ir.Model, prompt_encoder: PromptEncoder) -> Non
         tensor = value.const_value
         if tensor is None or tensor.shape != stored.shape or not np.array_equal(tensor.numpy(), stored):
             continue
-        small = {"places": places, "matrix": matrix, "turn": np.float32(2 * math.pi)}
+        small = {"places": places, "matrix": matrix, "turn": np.array(2 * math.pi, np.float32)}
         inputs = {
             key: onnx_ir.val(f"{name}.{key}", const_value=onnx_ir.tensor(array, name=f"{name}.{key}"))
             for key, array in small.items()
