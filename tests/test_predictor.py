@@ -20,7 +20,7 @@ def predictor() -> Predictor:
 
 
 def mixed_prompts() -> list[Prompt]:
-    logits = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(320, 320)).astype(np.float32)
     return [
         make_prompt([[100, 50]]),
         make_prompt(box=[10, 20, 300, 200]),
@@ -50,7 +50,7 @@ def test_pictures_of_a_batch_equal_those_encoded_alone(predictor: Predictor) -> 
         alone = predictor.encode(pixels)
         torch.testing.assert_close(embedding.data, alone.data, atol=1e-5, rtol=1e-5)
         assert embedding.original_size == pixels.shape[:2]
-        assert embedding.nbytes == 96 * 64 * 64 * 4
+        assert embedding.nbytes == 96 * 80 * 80 * 4
 
 
 def test_a_long_call_goes_through_in_turns(predictor: Predictor) -> None:
@@ -76,4 +76,4 @@ def test_decode_above_keeps_what_decode_scores_above(plain: bool) -> None:
     np.testing.assert_array_equal(found.prompt, np.nonzero(kept)[0])
     np.testing.assert_allclose(found.iou, every.iou[kept], atol=1e-6)
     np.testing.assert_allclose(found.logits, every.logits[kept], atol=1e-5)
-    assert backend.decode_above(embedding, batch, 2.0).logits.shape == (0, 256, 256)
+    assert backend.decode_above(embedding, batch, 2.0).logits.shape == (0, 320, 320)

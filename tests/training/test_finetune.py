@@ -74,7 +74,7 @@ class TestFineTuning:
         used, aside = [halos(seed) for seed in range(10)], [halos(seed) for seed in range(100, 103)]
         config = TrainConfig(
             find_variant(TINY, None),
-            (Stage(256, 1.0, batch=2, masks=4, rounds=1),),
+            (Stage(512, 1.0, batch=2, masks=4, rounds=1),),
             steps=60,
             learning_rate=2e-3,
             ema=0.9,
