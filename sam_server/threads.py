@@ -5,7 +5,10 @@ import threadpoolctl
 
 
 def limit_threads(count: int) -> None:
-    """Let the libraries that this process has loaded compute with `count` threads each: OpenCV, BLAS and OpenMP.
+    """Let OpenCV and OpenMP compute with `count` threads each, and BLAS with one.
+
+    NumPy's products here are too small to share: of full-size masks from low-res logits. OpenBLAS's threads wait for the
+    next one in a loop, and take a processor from the decoder of the next click for it.
 
     PyTorch, ONNX Runtime and OpenVINO are told by their backends; OpenMP counts by thread of the caller, so for the
     threads of a server OMP_NUM_THREADS must be set before they start.
@@ -14,4 +17,5 @@ def limit_threads(count: int) -> None:
         count: threads of one computation, such as `processors.cpu_quota()`.
     """
     cv2.setNumThreads(count)
-    threadpoolctl.threadpool_limits(count)
+    threadpoolctl.threadpool_limits(count, user_api="openmp")
+    threadpoolctl.threadpool_limits(1, user_api="blas")

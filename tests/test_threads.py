@@ -13,7 +13,7 @@ from sam_server.threads import limit_threads
 limit_threads({count})
 pools = {{pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}}
 assert cv2.getNumThreads() == {count}, cv2.getNumThreads()
-assert pools["openblas"] == {count}, pools
+assert pools["openblas"] == 1, pools
 """
 
 
