@@ -21,8 +21,8 @@ from benchmarks.settings import Settings, Side
 from benchmarks.sides import Click, Runner, click_points, make_runner
 from sam_server.arrays import ByteArray
 
-# Clicks that are timed together, at a few points in turns: one takes milliseconds, and the first one finds caches full of
-# another side's work.
+# Clicks that are timed together, at a few points in turns: one takes milliseconds, and the first one finds caches full
+# of another side's work.
 CLICKED_POINTS = 4
 CLICKS = 4 * CLICKED_POINTS
 # A side whose first run took longer than this, in seconds, is not warmed up: nothing of its start would show.
