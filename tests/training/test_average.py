@@ -8,7 +8,7 @@ import torch
 from pytorch_sam_wrapper import find_variant
 from sam_server.checkpoints.load import load_state_dict
 from sam_server.network.sam import build_sam
-from training.average import average
+from training.average import IOU_HEAD, average, with_head
 from training.export import WEIGHTS, export
 
 
@@ -34,8 +34,9 @@ def test_what_cannot_be_averaged(models, small_variant):
     with pytest.raises(ValueError, match=r"share must be 0 to 1, not 1\.5"):
         average(*models, 1.5)
     deeper = build_sam(replace(small_variant, depth=3)).state_dict()
-    with pytest.raises(ValueError, match="models of one variant"):
-        average(models[0], deeper, 0.5)
+    for combine in (lambda: average(models[0], deeper, 0.5), lambda: with_head(models[0], deeper)):
+        with pytest.raises(ValueError, match="models of one variant"):
+            combine()
 
 
 def test_command_line(models, small_variant, tmp_path):
@@ -50,6 +51,12 @@ def test_command_line(models, small_variant, tmp_path):
     key = "mask_decoder.iou_token.weight"
     torch.testing.assert_close(mean[key].float(), (models[0][key] + models[1][key]) / 2, atol=1e-3, rtol=1e-3)
     assert find_variant(tmp_path / "mean" / WEIGHTS, None) == small_variant
+    subprocess.run([*command, "--share", "0.5", "--head", paths[0]], check=True, capture_output=True)
+    headed = load_state_dict(tmp_path / "mean" / WEIGHTS)
+    for key, value in headed.items():
+        of = models[0] if key.startswith(IOU_HEAD) else mean
+        torch.testing.assert_close(value.float(), of[key].float(), atol=1e-3, rtol=1e-3)
+    assert any(key.startswith(IOU_HEAD) for key in headed)
     refused = subprocess.run([*command, "--share", "2"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "share must be 0 to 1" in refused.stderr
