@@ -24,7 +24,7 @@ from sam_server.network.sam import load_sam
 from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.predictor import Predictor
 from sam_server.prompts import make_prompt
-from tests.reference.comparing import FLIPPED_EQUAL
+from tests.reference.comparing import FLIPPED_CLOSE, FLIPPED_EQUAL
 from tests.reference.reference_models import reference_sam
 
 from segment_anything import SamAutomaticMaskGenerator  # isort: skip  (after its torchvision functions are supplied)
@@ -117,10 +117,16 @@ def found(backend: PyTorchSam, pixels: np.ndarray, values: dict[str, Any]) -> Se
 
 
 def assert_equal(ours: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -> None:
+    """The same records, and the same masks but for pixels whose logit is the threshold up to rounding.
+
+    A mask that the model is unsure of has more of these than others: some in one mask, few in all.
+    """
     assert len(ours) == len(reference)
+    total = pixels = 0
     for mask, other in zip(ours, reference, strict=True):
         flipped = int(np.count_nonzero(mask["segmentation"] != other["segmentation"]))
-        assert flipped <= np.ceil(FLIPPED_EQUAL * other["segmentation"].size)
+        total, pixels = total + flipped, pixels + other["segmentation"].size
+        assert flipped <= np.ceil(FLIPPED_CLOSE * other["segmentation"].size)
         assert mask["area"] == pytest.approx(other["area"], abs=flipped)
         assert mask["point_coords"] == other["point_coords"]
         assert mask["crop_box"] == other["crop_box"]
@@ -130,6 +136,7 @@ def assert_equal(ours: Sequence[dict[str, Any]], reference: Sequence[dict[str, A
         assert mask["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-5)
         # A pixel whose logit is one of the two moved thresholds up to rounding may fall on either side of it.
         assert mask["stability_score"] == pytest.approx(other["stability_score"], abs=1e-5 + 1.1 / other["area"])
+    assert total <= np.ceil(FLIPPED_EQUAL * pixels)
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS)
