@@ -17,5 +17,4 @@ def limit_threads(count: int) -> None:
         count: threads of one computation, such as `processors.cpu_quota()`.
     """
     cv2.setNumThreads(count)
-    threadpoolctl.threadpool_limits(count, user_api="openmp")
-    threadpoolctl.threadpool_limits(1, user_api="blas")
+    threadpoolctl.threadpool_limits({"openmp": count, "blas": 1})

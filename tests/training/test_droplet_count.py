@@ -96,7 +96,7 @@ def test_the_model_that_ships_counts_sizes_and_assigns_through_a_server(url: str
 
 def test_what_the_model_sees_on_bare_ground_has_no_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     # The model that ships predicts too low an IoU on bare ground for what is asked elsewhere.
-    monkeypatch.setitem(SEARCH, "pred_iou_thresh", 0.2)
+    monkeypatch.setitem(SEARCH, "pred_iou_thresh", 0.1)
     discs, picture = window(draw(3, 2), 2000, 1000)  # where the traces of compression are many
     droplets = preset("droplets")
     backend, _ = load_backend(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
@@ -106,7 +106,7 @@ def test_what_the_model_sees_on_bare_ground_has_no_edge(monkeypatch: pytest.Monk
         compare(discs, shown_in(masks, group_masks(measure_set(masks), droplets.methods, chosen)))
         for chosen in (replace(asked_for, min_edge_contrast=None), asked_for)
     )
-    assert bare.count >= asked.count + 2  # false ones, beside twelve droplets
+    assert bare.count >= asked.count + 3  # false ones, beside twelve droplets
     assert bare.matched == asked.matched == asked.true_count
     assert asked.count == asked.true_count
 
