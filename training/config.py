@@ -25,6 +25,7 @@ class Stage:
         empty: share of pictures of droplets, cells and the like in which one of the masks is none: its click goes to
             the bare ground, and the lesson is a predicted IoU of 0. A search of a whole picture clicks there most.
         deep: share of pictures that a 16-bit camera took, with few photons, and the server scaled to 8 bits.
+        close: share of pictures that show small objects from near, some out of focus (see `close_up`).
     """
 
     size: int
@@ -37,6 +38,7 @@ class Stage:
     plain: float = 0.0
     empty: float = 0.0
     deep: float = 0.0
+    close: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The measuring protocol of automatic masks: which of a picture's objects were found, and which masks show none."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
@@ -12,9 +13,11 @@ from sam_server.automatic.parameters import AutomaticParameters
 from sam_server.backend import SamBackend
 from sam_server.grouping.group import group_masks
 from sam_server.grouping.presets import Preset
-from sam_server.masks import rle
+from sam_server.masks.crop import CroppedMask
+from sam_server.masks.features import edge_contrasts
+from sam_server.masks.mask_set import MaskSet
 from sam_server.masks.measured_set import measure_set
-from sam_server.masks.measures import touches_edge
+from sam_server.masks.record import make_record
 from sam_server.masks.rle import Rle
 from training.protocol import LabelledPicture
 
@@ -68,7 +71,11 @@ class Found:
 
 
 def match_automatic(
-    backend: SamBackend, pictures: Iterable[LabelledPicture], threshold: float, preset: Preset | None = None
+    backend: SamBackend,
+    pictures: Iterable[LabelledPicture],
+    threshold: float,
+    preset: Preset | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> list[Matching]:
     """Search pictures for masks, and match them with the pictures' objects at an IoU of `threshold`.
 
@@ -76,20 +83,32 @@ def match_automatic(
         backend: searches with the thresholds of its model.
         pictures: with all their objects.
         threshold: 0 to 1.
-        preset: searches in its way, and what its filters leave counts; of the objects those that it is there for.
+        preset: searches in its way, and what its filters leave counts; wanted are the objects that they leave too,
+            so that neither what the edge cuts nor what has no edge to see is missed.
+        search: parameters of `generate` by name, beside the preset's.
     """
-    values = dict(preset.search) if preset else {}
+    values = {**(preset.search if preset else {}), **(search or {})}
     parameters = AutomaticParameters.from_values(values, model_type=backend.spec.model_type)
     out = []
     for picture in pictures:
         masks = generate(backend, picture.image, parameters)
-        kept = group_masks(measure_set(masks), filters=preset.filters).kept if preset else range(len(masks.records))
-        found = [masks.records[index].segmentation for index in kept]
-        truth = [rle.encode(mask) for mask in picture.masks]
-        whole = preset is not None and preset.filters.drop_touching_edge
-        wanted = np.array([not (whole and touches_edge(mask.bbox, mask.size)) for mask in truth], bool)
-        out.append(match(found, truth, threshold, wanted))
+        truth = _truth(picture)
+        found = [masks.records[index].segmentation for index in _kept(masks, preset)]
+        wanted = np.zeros(len(truth), bool)
+        wanted[list(_kept(truth, preset))] = True
+        out.append(match(found, [record.segmentation for record in truth.records], threshold, wanted))
     return out
+
+
+def _kept(masks: MaskSet, preset: Preset | None) -> Sequence[int]:
+    return group_masks(measure_set(masks), filters=preset.filters).kept if preset else range(len(masks))
+
+
+def _truth(picture: LabelledPicture) -> MaskSet:
+    """A picture's objects as masks that a search might have found."""
+    records = [make_record(CroppedMask.from_mask(mask), 1.0, 1.0) for mask in picture.masks]
+    height, width = picture.image.shape[:2]
+    return MaskSet((height, width), tuple(records), edge_contrasts=edge_contrasts(picture.image, records))
 
 
 def match(found: Sequence[Rle], truth: Sequence[Rle], threshold: float, wanted: BoolArray | None = None) -> Matching:

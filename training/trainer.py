@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sam_server.arrays import BoolArray
 from sam_server.network.sam import Sam, build_sam, load_weights
+from training.close_up import close_up
 from training.config import Stage, TrainConfig
 from training.dense import DenseHead, dense_loss
 from training.losses import RoundLoss
@@ -88,6 +89,8 @@ def make_batch(scenes: Scenes, stage: Stage, seed: int, step: int, rank: Rank) -
         ground = stage.empty > 0 and scene.kind in BARE_GROUND and rng.random() < stage.empty
         if stage.deep > 0 and rng.random() < stage.deep:
             scene = replace(scene, image=deep_camera(scene.image, rng))
+        if stage.close > 0 and rng.random() < stage.close:
+            scene = close_up(scene, rng)
         sample = make_sample(scene, stage.size, stage.masks, rng, augment=not plain, frame=frame, ground=ground)
         if sample is not None:
             samples.append(sample)

@@ -90,7 +90,7 @@ def serve(tmp_path) -> Iterator[Callable[..., Served]]:
 
 
 def test_every_line_of_the_log_is_json(serve, coins):
-    server = serve(SAM_LOG_FORMAT="json", SAM_METRICS="open", SAM_API_KEYS="key-of-the-test")
+    server = serve(SAM_BACKEND="pytorch", SAM_LOG_FORMAT="json", SAM_METRICS="open", SAM_API_KEYS="key-of-the-test")
     head = {"X-API-Key": "key-of-the-test", "X-Request-ID": "first-1"}
     assert server.post("/sessions", data=coins, headers={**head, "Content-Type": "image/png"}).status_code == 201
     # Two scrapes see the same process: there is one, and its counters only grow.
