@@ -54,7 +54,8 @@ PRESETS: dict[str, Preset] = {
                 max_parts=1,
                 max_picture_share=0.5,
                 min_edge_contrast=MIN_EDGE_CONTRAST,
-                max_duplicate_iou=0.7,
+                # Whole droplets that overlap share less; a droplet and its blurred outline share no more.
+                max_duplicate_iou=0.5,
                 prefer_round=True,
                 max_nested_ratio=0.2,
                 min_pixels=MIN_PIXELS,
