@@ -12,8 +12,7 @@ from training.scene_canvas import Scene, node_areas
 DIAMETERS = (7.0, 40.0)
 # How many times smaller than the scene's the side of the window is.
 ZOOM = (1.0, 2.8)
-# Share of windows out of focus, and the standard deviation of that blur in radii of the object: at the most its edge
-# is as wide as half of it, and where it ends is at half of its brightness.
+# Share of windows out of focus, and the standard deviation of that blur in radii of the object.
 BLURRED = 0.45
 BLUR = (0.15, 0.6)
 # Share of windows with more noise, and its standard deviation in grey levels.
@@ -28,7 +27,7 @@ def close_up(scene: Scene, rng: np.random.Generator) -> Scene:
     are blurred as much as small ones often are.
 
     Args:
-        scene: with sides of 64 pixels and more.
+        scene: any size.
         rng: draws everything.
 
     Returns:
@@ -50,4 +49,4 @@ def close_up(scene: Scene, rng: np.random.Generator) -> Scene:
     if rng.random() < NOISY:
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(*NOISE))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    return replace(scene, image=np.ascontiguousarray(image), labels=np.ascontiguousarray(labels))
+    return replace(scene, image=image, labels=labels)

@@ -54,7 +54,7 @@ PRESETS: dict[str, Preset] = {
                 max_parts=1,
                 max_picture_share=0.5,
                 min_edge_contrast=MIN_EDGE_CONTRAST,
-                # Whole droplets that overlap share less; a droplet and its blurred outline share no more.
+                # Two droplets that overlap share less; two outlines of one blurred droplet may share little more.
                 max_duplicate_iou=0.5,
                 prefer_round=True,
                 max_nested_ratio=0.2,

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from backend_loader import TINY_DIR, load_backend
 from sam_config import load_config
+from sam_server.backend import SamBackend
 from sam_server.grouping.presets import preset
 from sam_server.masks.rle import Rle, encode
 from training.coins import COINS, coin_masks, coins_image
@@ -134,22 +135,48 @@ class TestAutomaticMasks:
         for masks in ([self.half, self.other], [self.other]):
             assert counts(count_found([match(masks, [self.half, self.other], 0.75, wanted)])) == (1, 1, 1)
 
-    def test_a_preset_is_not_there_for_what_the_edge_cuts_or_nobody_sees(self):
-        """Of four discs the edge cuts one, and another is a grey level brighter than the ground."""
-        rows, columns = np.ogrid[:256, :256]
-        places = ((80, 80), (180, 170), (250, 60), (60, 190))
-        discs = tuple((columns - x) ** 2 + (rows - y) ** 2 <= 30**2 for x, y in places)
-        image = np.full((256, 256), 60, np.float32)
-        for disc, grey in zip(discs, (210, 210, 210, 61), strict=True):
-            image[disc] = grey
-        image = np.rint(gaussian_filter(image, 1.0)).astype(np.uint8)
+    def test_a_preset_is_not_there_for_what_the_edge_cuts(self, tiny):
+        image, discs = draw_discs(210, 210, 210)
+        image += np.random.default_rng(0).integers(0, 8, image.shape, np.uint8)
         picture = LabelledPicture("discs", np.repeat(image[..., None], 3, axis=2), discs)
-        backend, _ = load_backend(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
         coarse = {"points_per_side": 12}
-        kept = match_automatic(backend, [picture], 0.75, preset("droplets"), coarse)
+        kept = match_automatic(tiny, [picture], 0.75, preset("droplets"), coarse)
         assert counts(count_found(kept)) == (2, 2, 2)
-        found = count_found(match_automatic(backend, [picture], 0.75, search=coarse))
+        found = count_found(match_automatic(tiny, [picture], 0.75))
+        assert (found.objects, found.matched) == (3, 3)
+
+    def test_a_preset_is_not_there_for_what_nobody_sees(self, tiny):
+        """The last disc is a grey level brighter than the ground."""
+        image, discs = draw_discs(210, 210, 210, 61)
+        picture = LabelledPicture("discs", np.repeat(image[..., None], 3, axis=2), discs)
+        coarse = {"points_per_side": 12}
+        kept = match_automatic(tiny, [picture], 0.75, preset("droplets"), coarse)
+        assert counts(count_found(kept)) == (2, 2, 2)
+        found = count_found(match_automatic(tiny, [picture], 0.75, search=coarse))
         assert (found.objects, found.matched) == (4, 3)
+
+    def test_a_search_takes_its_parameters(self, tiny):
+        """The one point, in the middle, lies on no disc."""
+        image, discs = draw_discs(210, 210, 210)
+        picture = LabelledPicture("discs", np.repeat(image[..., None], 3, axis=2), discs)
+        assert count_found(match_automatic(tiny, [picture], 0.75, search={"points_per_side": 1})).matched == 0
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SamBackend:
+    backend, _ = load_backend(load_config({"SAM_MODEL_TYPE": "tiny"}, env_file=None))
+    return backend
+
+
+def draw_discs(*levels: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """(256, 256) uint8 picture of discs of these grey levels on one of 60, and their masks; the edge cuts the third."""
+    rows, columns = np.ogrid[:256, :256]
+    places = ((80, 80), (180, 170), (250, 60), (60, 190))[: len(levels)]
+    discs = tuple((columns - x) ** 2 + (rows - y) ** 2 <= 30**2 for x, y in places)
+    image = np.full((256, 256), 60, np.float32)
+    for disc, level in zip(discs, levels, strict=True):
+        image[disc] = level
+    return np.rint(gaussian_filter(image, 1.0)).astype(np.uint8), discs
 
 
 def test_coins_are_outlined():
