@@ -48,5 +48,5 @@ def close_up(scene: Scene, rng: np.random.Generator) -> Scene:
         image = cv2.GaussianBlur(image, (0, 0), float(diameters[node]) / 2 * rng.uniform(*BLUR))
     if rng.random() < NOISY:
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(*NOISE))
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     return replace(scene, image=image, labels=labels)

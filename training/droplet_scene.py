@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sam_server.arrays import ByteArray
+from sam_server.arrays import ByteArray, FloatArray
 from sam_server.masks.crop import CroppedMask
 from training.scene_canvas import Canvas
 from training.scene_degrade import photograph
 from training.scene_micro import droplet_look, lab_background, painter
-from training.scene_shapes import circle_points, fill
 
 # (H, W) of the picture and how near its edge a whole droplet may lie, in pixels.
 SIZE = (3000, 4000)
@@ -111,8 +110,22 @@ def paint_droplets(discs: list[Disc], seed: int, size: tuple[int, int] = SIZE) -
     large, small = (painter(droplet_look(canvas, rng), rng) for _ in range(2))
     for disc in discs:
         paint = small if disc.kind in ("satellite", "small droplet") else large
-        paint(canvas, fill([circle_points(96) * np.float32(disc.radius)]), disc.x, disc.y)
+        paint(canvas, coverage(disc), disc.x, disc.y)
     return photograph(canvas.image[: size[0], : size[1]], rng)
+
+
+def coverage(disc: Disc) -> FloatArray:
+    """How much of each pixel a disc covers, as a patch for `Canvas.paint` at the disc's middle.
+
+    The disc is the truth here, so it is painted where and as large as it is: patches lie on whole pixels, and those of
+    `scene_shapes.fill` are 0.6 pixels wider all round than their outline.
+
+    Returns:
+        (h, h) float32 in [0, 1], above 0.5 in the pixels of `disc_mask`.
+    """
+    half = int(np.ceil(disc.radius)) + 2
+    x, y = (round(middle - half) - middle + np.arange(2 * half) + 0.5 for middle in (disc.x, disc.y))
+    return np.clip(disc.radius + 0.5 - np.hypot(x[None], y[:, None]), 0, 1).astype(np.float32)
 
 
 def disc_mask(disc: Disc, size: tuple[int, int]) -> CroppedMask:

@@ -14,6 +14,9 @@ FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRI
 def fill(outlines: list[FloatArray], half: int | None = None) -> FloatArray:
     """Coverage patch of closed outlines in pixels around (0, 0); holes by the even-odd rule.
 
+    OpenCV's smooth polygons are some 0.6 pixels wider all round than the outlines: label what the patch covers, not
+    what the outline holds.
+
     Args:
         outlines: (K, 2) points each.
         half: half the side of the patch; just large enough if None.

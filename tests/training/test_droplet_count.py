@@ -19,8 +19,9 @@ from tests.grouping.droplet_scenes import draw_droplets
 from tests.serving import serving
 from training.droplet_count import FILTERS, SEARCH, SIZE, TILES, count_through_server, draw, find_droplets
 from training.droplet_protocol import Counted, compare, shown_in, total
-from training.droplet_scene import Disc
+from training.droplet_scene import Disc, coverage, disc_mask
 from training.protocol_automatic import Found
+from training.scene_canvas import Canvas
 
 # Rows and columns of the part of a scene that is counted whole: one tile.
 SIDE = 640
@@ -51,6 +52,17 @@ def test_a_total_adds_scenes_up() -> None:
     assert (summed.diameters, summed.true_diameters) == ((42.0, 64.0, 15.5), (42.0, 64.0, 16.0))
     assert summed.satellites == pytest.approx(0.95)
     assert summed.outlined == Found(400, 400, 240, pytest.approx(0.825))
+
+
+@pytest.mark.parametrize("radius", [7.3, 16.0, 33.8])
+def test_what_is_painted_is_the_truth(radius: float) -> None:
+    """To the pixel, wherever the middle lies."""
+    for x, y in np.random.default_rng(0).uniform(50, 70, (20, 2)):
+        disc = Disc(x, y, radius, "droplet")
+        canvas = Canvas(np.zeros((120, 120, 3), np.float32))
+        node = canvas.paint(coverage(disc), x, y, np.ones(3, np.float32))
+        np.testing.assert_array_equal(canvas.labels == node, disc_mask(disc, (120, 120)).to_mask())
+        assert canvas.image[..., 0].sum() == pytest.approx(np.pi * radius**2, rel=0.005)
 
 
 @pytest.fixture(scope="module")
