@@ -1,8 +1,8 @@
 """Train a variant on drawn scenes: `python -m training.train --config training/configs/tiny.json`.
 
-Runs on the CPU (bf16) or on CUDA unchanged; `torchrun --nproc-per-node 2 -m training.train ...` shares a step among
-processes, which on a busy CPU beats two threads. SIGTERM and Ctrl-C end a run after the step in hand, with a
-checkpoint; the same command goes on from there.
+Runs on the CPU (in bf16 where it has that) or on CUDA unchanged; `torchrun --nproc-per-node 2 -m training.train ...`
+shares a step among processes, which on a busy CPU beats two threads. SIGTERM and Ctrl-C end a run after the step in
+hand, with a checkpoint; the same command goes on from there.
 """
 
 import argparse

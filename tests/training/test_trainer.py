@@ -111,6 +111,20 @@ def predicted_on_and_off(sam: Sam, scenes: list[Scene]) -> tuple[np.ndarray, np.
     return predicted[~empty], predicted[empty]
 
 
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_computes_in_what_the_processor_is_good_at(small_config, scenes, monkeypatch, has_bf16, dtype):
+    """Where it has no bf16, bf16 is imitated, and a step takes five times as long."""
+    monkeypatch.setattr("training.trainer.cpu_has_bf16", lambda: has_bf16)
+    trainer, seen = Trainer(small_config), set()
+    for layer in trainer.sam.image_encoder.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _layer, _inputs, out: seen.add(out.dtype))
+    report = trainer.train_step(make_batch(scenes, small_config.stages[0], 0, 0, Rank()), 0.0)
+    assert seen == {dtype}
+    assert np.isfinite(report.loss)
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.sam.parameters())
+
+
 def test_same_seed_same_weights_and_other_seed_others(small_config, scenes, tmp_path):
     first, second = (train(small_config, scenes, tmp_path / name) for name in "ab")
     other = train(replace(small_config, seed=4), scenes, tmp_path / "c")
