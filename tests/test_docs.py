@@ -35,7 +35,7 @@ DONE_ELSEWHERE = re.compile(
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 SEPARATOR = "\x1e"
 START_SECONDS = 120
-PAGE_SECONDS = 240
+PAGE_SECONDS = 540
 LOG_CHARACTERS = 3000  # of a log, in a failure
 
 
