@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DTYPES = (torch.float32, torch.bfloat16)
 # oneDNN computes blocks of this many columns; other widths, such as model/tiny's, take it longer than MKL.
 BLOCK = 64
 
@@ -78,10 +77,17 @@ def _can_take(x: Tensor, weight: torch.Size) -> bool:
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or any(side % BLOCK for side in weight):
         return False
     # oneDNN takes no empty arrays.
-    return x.device.type == "cpu" and x.dtype in DTYPES and x.numel() > 0 and _has_onednn()
+    return x.device.type == "cpu" and x.numel() > 0 and _has_onednn() and x.dtype in _dtypes()
 
 
 @cache
 def _has_onednn() -> bool:
     """Whether this torch has oneDNN, and the processor is one that it was measured on."""
     return platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """What oneDNN multiplies on this processor: without AVX-512 it refuses bf16."""
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)

@@ -52,6 +52,27 @@ def test_onednn_gets_nothing_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(array.is_contiguous() or array.T.is_contiguous() for array in given)
 
 
+def test_onednn_gets_no_bf16_where_it_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors without AVX-512."""
+
+    class Refusing:
+        def _is_mkldnn_bf16_supported(self) -> bool:
+            return False
+
+        def _linear_pointwise(self, *_: object) -> torch.Tensor:
+            raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Refusing())
+    monkeypatch.setattr(linear_module, "_has_onednn", lambda: True)
+    monkeypatch.setattr(linear_module, "_dtypes", linear_module._dtypes.__wrapped__)  # not what is cached
+    x, weight = torch.randn(3, 128), torch.randn(64, 128)
+    with torch.inference_mode():
+        found = linear(x.bfloat16(), weight.bfloat16())
+        assert torch.equal(found, F.linear(x.bfloat16(), weight.bfloat16()))
+        with pytest.raises(RuntimeError, match="primitive"):
+            linear(x, weight)
+
+
 @pytest.mark.parametrize("dtype", ERROR)
 @pytest.mark.parametrize("start", [True, False])
 @pytest.mark.parametrize("transposed", [True, False])
