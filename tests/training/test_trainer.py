@@ -93,15 +93,14 @@ def test_bare_ground_is_told_from_objects(small_variant, handful, learned):
     """What a search of a whole picture lives on: clicks beside the things are predicted to give nothing."""
     before = learned[0]
     stages = (replace(before.config.stages[0], empty=1.0),)
-    trainer = Trainer(replace(before.config, stages=stages, steps=160, part="mask_decoder.iou_prediction_head"))
+    trainer = Trainer(replace(before.config, stages=stages, steps=240, part="mask_decoder.iou_prediction_head"))
     trainer.start_from(before.average)
     train_on(trainer, handful)
     shown = [predicted_on_and_off(load_sam(small_variant, one.average), handful) for one in (before, trainer)]
     (_, taken_for_objects), (on, off) = shown
     assert taken_for_objects.max() > 0.5
     assert on.mean() > 0.6
-    # 0.33 in float32 and less in bf16: where training leads to depends on rounding.
-    assert off.max() < 0.4
+    assert off.max() < 0.3
 
 
 def predicted_on_and_off(sam: Sam, scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
