@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import logging
 import os
-import queue
 import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -314,22 +314,25 @@ class _Download:
 
 def _within(seconds: float, send: Callable[[], requests.Response]) -> requests.Response:
     """Call `send`, giving up after `seconds`: name resolution and a host's many addresses know no common time-out."""
-    answers: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
+    answer: Future[requests.Response] = Future()
 
     def call() -> None:
         try:
-            answers.put(send())
+            answer.set_result(send())
         except Exception as error:  # raised again in the thread that waits
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise _BrokenOffError(f"nothing for {seconds:g} seconds") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    if not wait([answer], timeout=seconds).done:
+        answer.add_done_callback(_close)
+        raise _BrokenOffError(f"nothing for {seconds:g} seconds")
+    return answer.result()
+
+
+def _close(answer: Future[requests.Response]) -> None:
+    """Close a response that came when nobody waited for it any more; its connection would stay open."""
+    if answer.exception() is None:
+        answer.result().close()
 
 
 def _reason(error: BaseException) -> str:

@@ -44,12 +44,16 @@ class Answer:
 
 @dataclass
 class Scripted:
-    """A running server: the answers it has left (the last one is repeated), and the requests it has seen."""
+    """A running server: the answers it has left (the last one is repeated), and the requests it has seen.
+
+    `left` is set once a client closed its connection before it had all of an answer.
+    """
 
     url: str
     answers: list[Answer]
     requests: list[dict[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    left: threading.Event = field(default_factory=threading.Event)
 
     def next(self, headers: dict[str, str]) -> Answer:
         with self.lock:
@@ -67,8 +71,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answer = self.scripted.next({"path": self.path, **self.headers})
         time.sleep(answer.before)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client may leave
+        try:
             self.answer(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            self.scripted.left.set()
         self.close_connection = True
 
     def answer(self, answer: Answer) -> None:

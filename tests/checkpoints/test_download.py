@@ -1,5 +1,7 @@
 """Downloads from a real HTTP server that misbehaves in the ways servers and networks do."""
 
+import contextlib
+import gc
 import re
 import shutil
 import socket
@@ -38,6 +40,15 @@ def assert_whole(directory: Path) -> None:
     assert (directory / "sam_test.pth").read_bytes() == CONTENT
     # Nothing half-done stays beside it.
     assert sorted(path.name for path in directory.iterdir()) == [".sam_test.pth.lock", "sam_test.pth"]
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def assert_absent(directory: Path) -> None:
@@ -216,6 +227,9 @@ def test_no_answer(tmp_path: Path, server: Scripted, file: CheckpointFile) -> No
     with pytest.raises(DownloadError, match=r"no answer from .*nothing for 0\.5 seconds"):
         download_checkpoint(file, tmp_path, patience=replace(IMPATIENT, contact=0.5, read=5.0))
     assert time.monotonic() - start < 1.2
+    # The answer comes when nobody waits for it any more, and its connection is closed, not left to the collector.
+    with no_collection():
+        assert server.left.wait(30)
 
 
 def test_existing_file_of_another_content_is_left_alone(tmp_path: Path, server: Scripted, file: CheckpointFile) -> None:
