@@ -75,7 +75,7 @@ class TestFineTuning:
         config = TrainConfig(
             find_variant(TINY, None),
             (Stage(512, 1.0, batch=2, masks=4, rounds=1),),
-            steps=60,
+            steps=24,
             learning_rate=2e-3,
             ema=0.9,
         )
