@@ -240,8 +240,7 @@ def load_onnx_sam(
         raise ValueError(f"unknown precision {precision!r}; options are {', '.join(PRECISIONS)}")
     files = find_files(Path(model_dir), model_type)
     wanted, notes = _choose_providers(providers, use_gpu)
-    used, more_notes = _choose_precision(files, precision, fastest, wanted)
-    notes += more_notes
+    used = _choose_precision(files, precision, fastest, wanted)
     encoder = _load(files.encoder, wanted, used, threads, batch=1)
     lost = [name for name in wanted if name in GPU_PROVIDERS and name not in encoder.providers]
     if lost and encoder.device == "cpu" and providers is None:
@@ -250,6 +249,9 @@ def load_onnx_sam(
     if lost:
         bound = ", ".join(encoder.providers)
         notes += (f"{', '.join(lost)} did not bind (CUDA or its driver is missing or too old); {bound} runs",)
+    if used == "bf16" and not encoder.bf16:
+        used = files.encoder_metadata.precision
+        notes += (f"bf16 was asked for, but {encoder.providers[0]} computes these files in {used} here",)
     in_decoder = files.decoder_metadata.spec.decoder_precision(used)
     decoder = _load(files.decoder, wanted, in_decoder, threads, begins_with=PICTURE_INPUTS, side_by_side=True)
     for note in notes:
@@ -296,21 +298,17 @@ def _cpu_providers() -> tuple[str, ...]:
     return (OPENVINO,) if OPENVINO in available_providers() else (CPU_PROVIDER,)
 
 
-def _choose_precision(
-    files: OnnxFiles, precision: str, fastest: bool, providers: Sequence[str]
-) -> tuple[str, tuple[str, ...]]:
-    """In which precision the files compute, and notes on what was asked for and could not be had."""
+def _choose_precision(files: OnnxFiles, precision: str, fastest: bool, providers: Sequence[str]) -> str:
+    """In which precision the files shall compute; whether an engine has bf16 shows when it is loaded."""
     own = files.encoder_metadata.precision
     if precision == "auto":
         faster = fastest and own == "fp32" and providers[0] == OPENVINO and openvino_has_bf16()
-        return ("bf16" if faster else own), ()
+        return "bf16" if faster else own
     if precision == "bf16" and own == "fp32":
-        if providers[0] == OPENVINO:
-            return "bf16", ()
-        return own, (f"bf16 was asked for, but {providers[0]} computes these files in fp32",)
+        return precision
     if precision != own:
         raise OnnxFileError(
             f"{files.encoder} is in {own}, and {precision} was asked for; "
             f"write it again with {command(files.encoder)} --precision {precision}"
         )
-    return own, ()
+    return own

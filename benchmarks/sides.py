@@ -201,7 +201,7 @@ def _load_pytorch(settings: Settings, side: Side, painted: bool) -> Any:
 def _load_onnx(settings: Settings, side: Side, painted: bool) -> Any:
     from onnx_sam_wrapper import load_onnx_sam
 
-    return load_onnx_sam(
+    backend = load_onnx_sam(
         onnx_dir(settings, side.variant, painted),
         side.variant,
         providers=["CPUExecutionProvider"] if side.backend == ONNXRUNTIME else None,
@@ -209,6 +209,9 @@ def _load_onnx(settings: Settings, side: Side, painted: bool) -> Any:
         precision=side.precision,
         threads=settings.threads,
     )
+    if backend.info.precision != side.precision:  # a row shall not say bf16 of what was measured in fp32
+        raise ValueError("; ".join(backend.info.notes))
+    return backend
 
 
 def onnx_dir(settings: Settings, variant: str, painted: bool) -> Any:
