@@ -153,7 +153,7 @@ def load_backend(
         if config.checkpoint is not None:  # the file says which model it is
             model_type = backend.spec.model_type
             choice = replace(choice, model_type=model_type, requested_model_type=model_type)
-        _check_device(config, backend)
+        _check_as_asked(config, backend)
         _warn(config, choice)
         return backend, choice
     raise _nothing_runs(problems)
@@ -318,10 +318,19 @@ def _load_pytorch(config: SamConfig, candidate: Candidate) -> SamBackend:
     )
 
 
-def _check_device(config: SamConfig, backend: SamBackend) -> None:
-    if config.strict and config.use_gpu and backend.info.device.startswith("cpu"):
-        notes = "; ".join(backend.info.notes) or "no GPU was found"
+def _check_as_asked(config: SamConfig, backend: SamBackend) -> None:
+    """Refuse what loaded on another device, or in another precision, than was asked for, where nothing else will do."""
+    if not config.strict:
+        return
+    info = backend.info
+    if config.use_gpu and info.device.startswith("cpu"):
+        notes = "; ".join(info.notes) or "no GPU was found"
         raise ConfigError(f"SAM_STRICT=true: SAM_USE_GPU=true, but the model runs on the CPU: {notes}")
+    if config.precision not in ("auto", info.precision):
+        notes = "; ".join(info.notes)
+        raise ConfigError(
+            f"SAM_STRICT=true: SAM_PRECISION={config.precision}, but the model runs in {info.precision}: {notes}"
+        )
 
 
 def _warn(config: SamConfig, choice: BackendChoice) -> None:

@@ -265,6 +265,8 @@ def load_pytorch_sam(
     def build(device: torch.device, notes: tuple[str, ...]) -> PyTorchSam:
         sam = load_sam(chosen, load_state_dict(checkpoint))
         used = choose_precision(precision, device, fastest)
+        if device.type == "cpu" and used == "bf16" and not cpu_has_bf16():
+            notes = (*notes, "bf16 was asked for, but this processor does not have it: fp32 is several times as fast")
         files = (str(checkpoint),)
         return PyTorchSam(
             sam, device, used, plain=plain, compiled=compiled, model_files=files, sha256=sha256, notes=notes

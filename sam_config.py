@@ -104,7 +104,7 @@ class SamConfig:
         FLAG, False, "Let torch.compile make kernels for PyTorch's image encoder, for half a minute at the start."
     )
     strict: bool = _setting(
-        FLAG, False, "Refuse to start where another model, backend or device would run than asked for."
+        FLAG, False, "Refuse to start where another model, backend, device or precision would run than asked for."
     )
     # Where the files are.
     model_dir: Path = _setting(DIRECTORY, ROOT / "model", "Where checkpoints are kept.")

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from backend_loader import BackendChoice, Step, choose_backend, installed_backends, load_backend
+from backend_loader import TINY_DIR, BackendChoice, Step, choose_backend, installed_backends, load_backend
 from sam_config import ConfigError, SamConfig
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.sam import build_sam
 from sam_server.network.variants import VARIANTS, SamVariant
+from sam_server.onnx.engines import CPU_PROVIDER
 from tests.serving import serving
 
 BOTH = frozenset({"pytorch", "onnx"})
@@ -317,6 +318,18 @@ def test_strict_refuses_the_cpu_where_a_gpu_was_asked_for(config: SamConfig, tin
         return
     with pytest.raises(ConfigError, match=r"SAM_USE_GPU=true, but the model runs on the CPU: .*CUDA|CPU build"):
         load_backend(replace(config, model_type="tiny", use_gpu=True, strict=True), BOTH, tiny_dir)
+
+
+def test_strict_refuses_another_precision(config: SamConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's CPU provider, which a server without OpenVINO has, computes in fp32 whatever it is asked."""
+    monkeypatch.setattr("onnx_sam_wrapper.available_providers", lambda: (CPU_PROVIDER,))
+    asked = replace(config, backend="onnx", model_type="tiny", precision="bf16")
+    backend, _ = load_backend(asked, BOTH, TINY_DIR)
+    assert backend.info.precision == "fp32"
+    with pytest.raises(
+        ConfigError, match="SAM_PRECISION=bf16, but the model runs in fp32: bf16 was asked for, but CPU"
+    ):
+        load_backend(replace(asked, strict=True), BOTH, TINY_DIR)
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

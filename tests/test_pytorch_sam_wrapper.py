@@ -128,6 +128,16 @@ def test_a_device_that_fails_falls_back_with_its_reason(checkpoint: Path, monkey
     Predictor(backend).encode(data.chelsea())
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_that_the_processor_does_not_have_is_told(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    monkeypatch.setattr("pytorch_sam_wrapper.cpu_has_bf16", lambda: has_bf16)
+    info = load_pytorch_sam(checkpoint, model_type="tiny", use_gpu=False, precision="bf16").info
+    assert info.precision == "bf16"
+    assert ["fp32 is several times as fast" in note for note in info.notes] == ([] if has_bf16 else [True])
+
+
 def test_auto_precision_is_exact_on_the_cpu_unless_speed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_precision("auto", CPU, fastest=False) == "fp32"
     monkeypatch.setattr(pytorch_sam_wrapper, "cpu_has_bf16", lambda: True)
