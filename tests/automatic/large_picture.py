@@ -49,8 +49,9 @@ def main() -> None:
     pixels = discs()
     tiles = {"tile_size": arguments.tile_size, "points_per_side": 6} if arguments.tile_size else {}
     parameters = AutomaticParameters.from_values({**SEARCH, **tiles})
-    # What the first computations leave behind, such as packed weights, is no matter of the picture's size.
-    generate(backend, pixels[:512, :512], AutomaticParameters.from_values({**SEARCH, "points_per_side": 4}))
+    # What the first computations leave behind, such as packed weights and the arrays of as many points as are decoded
+    # together, is no matter of the picture's size.
+    generate(backend, pixels[:512, :512], AutomaticParameters.from_values({**SEARCH, "points_per_side": 8}))
     before = psutil.Process().memory_info().rss
     measured = measure_set(generate(backend, pixels, parameters))
     print(json.dumps({"masks": len(measured), "bytes": peak_memory() - before, "kept_bytes": measured.nbytes}))
