@@ -16,7 +16,7 @@ import sam_server
 from pytorch_sam_wrapper import find_variant
 from sam_server.checkpoints.download import sha256_of
 from sam_server.checkpoints.load import CheckpointError, load_state_dict
-from sam_server.network.export import DEFAULT_OPSET, OLDEST_OPSET, export_part
+from sam_server.network.export import DEFAULT_OPSET, OLDEST_OPSET, export_parts
 from sam_server.network.quantise import quantise
 from sam_server.network.sam import Sam, WeightsError, load_sam
 from sam_server.network.variants import VARIANTS, SamVariant
@@ -31,12 +31,9 @@ from sam_server.onnx.metadata import (
 )
 from sam_server.onnx.staging import publish, staging
 
-# What --what means.
-PARTS_OF = {
-    "encoder": (ENCODER,),
-    "decoder": (DECODER, STANDARD_DECODER),
-    "both": (ENCODER, DECODER, STANDARD_DECODER),
-}
+# What --what means: parts of a model, those together that are traced together.
+DECODERS = (DECODER, STANDARD_DECODER)
+PARTS_OF = {"encoder": ((ENCODER,),), "decoder": (DECODERS,), "both": ((ENCODER,), DECODERS)}
 
 Report = Callable[[str], None]
 
@@ -85,31 +82,36 @@ def export_checkpoint(
     report(f"reading {checkpoint}")
     sam = load_sam(variant, load_state_dict(checkpoint))
     written: list[Path] = []
-    for metadata in _parts(variant, options, sha256):
-        path = part_path(directory, variant.name, metadata.part)
-        report(f"writing {path.name}, {metadata.precision}")
-        written += _export(sam, path, metadata, options.opset)
+    for together in _parts(variant, options, sha256):
+        files = {part_path(directory, variant.name, metadata.part): metadata for metadata in together}
+        report(f"writing {' and '.join(path.name for path in files)}, {together[0].precision}")
+        written += _export(sam, files, options.opset)
     return written
 
 
-def _parts(variant: SamVariant, options: ExportOptions, sha256: str) -> Iterator[ModelMetadata]:
-    for part in PARTS_OF[options.what]:
-        yield ModelMetadata(
-            part=part,
-            spec=variant.spec,
-            precision="fp32" if options.precision == "int8" and part != ENCODER else options.precision,
-            encoder_input=options.encoder_input,
-            checkpoint_sha256=sha256,
-            exporter=exporter_version(),
-        )
+def _parts(variant: SamVariant, options: ExportOptions, sha256: str) -> Iterator[list[ModelMetadata]]:
+    """What the files shall say, those together that are traced together."""
+    for parts in PARTS_OF[options.what]:
+        yield [
+            ModelMetadata(
+                part=part,
+                spec=variant.spec,
+                precision="fp32" if options.precision == "int8" and part != ENCODER else options.precision,
+                encoder_input=options.encoder_input,
+                checkpoint_sha256=sha256,
+                exporter=exporter_version(),
+            )
+            for part in parts
+        ]
 
 
-def _export(sam: Sam, path: Path, metadata: ModelMetadata, opset: int) -> list[Path]:
+def _export(sam: Sam, files: dict[Path, ModelMetadata], opset: int) -> list[Path]:
+    path, metadata = next(iter(files.items()))
     if metadata.precision != "int8":
-        return export_part(sam, path, metadata, opset)
+        return export_parts(sam, files, opset)
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         wide = Path(name) / path.name
-        export_part(sam, wide, replace(metadata, precision="fp32"), opset, pack=False)
+        export_parts(sam, {wide: replace(metadata, precision="fp32")}, opset, pack=False)
         return quantise(wide, path, metadata)
 
 

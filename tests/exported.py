@@ -42,12 +42,6 @@ def exported_tiny(factory: pytest.TempPathFactory) -> ExportedModel:
     return _exported(factory, TINY_DIR / "sam_tiny.safetensors", VARIANTS["tiny"])
 
 
-def exported_tiny_of_official_masks(factory: pytest.TempPathFactory) -> tuple[ExportedModel, SamVariant]:
-    """The weights that ship, in a model whose low-res masks are 256 x 256 as those of the official models."""
-    variant = replace(VARIANTS["tiny"], name="tiny_512", image_size=512)
-    return _exported(factory, TINY_DIR / "sam_tiny.safetensors", variant), variant
-
-
 def exported_small(factory: pytest.TempPathFactory, variant: SamVariant) -> ExportedModel:
     """Random weights of a variant."""
     checkpoint = _of_this_run(factory) / f"model_{variant.name}" / f"sam_{variant.name}.safetensors"

@@ -15,11 +15,6 @@ from app import create_app
 from backend_loader import load_backend
 from sam_config import load_config
 from sam_server.arrays import BoolArray
-from sam_server.automatic.generate import generate
-from sam_server.automatic.parameters import AutomaticParameters
-from sam_server.grouping.group import group_masks
-from sam_server.grouping.presets import preset
-from sam_server.masks.measured_set import measure_set
 from sam_server.predictor import Predictor
 from sam_server.prompts import make_prompt
 
@@ -142,15 +137,6 @@ def check_droplets(masks: Sequence[BoolArray], groupings: Sequence[dict], coins:
     diameters = [group["statistics"]["measures"]["equivalent_diameter_area"] for group in (large, small)]
     assert min(len(large["masks"]), len(small["masks"])) >= 5
     assert diameters[0]["min"] > diameters[1]["max"]
-
-
-def test_the_droplets_preset_finds_the_coins(predictor: Predictor, coins: list[BoolArray]) -> None:
-    droplets = preset("droplets")
-    spec = predictor.backend.spec
-    parameters = AutomaticParameters.from_values({**droplets.search, "points_per_side": 24}, model_type=spec.model_type)
-    found = generate(predictor.backend, np.stack([data.coins()] * 3, axis=-1), parameters)
-    result = group_masks(measure_set(found), droplets.methods, droplets.filters)
-    check_droplets([found.records[i].to_mask() for i in result.kept], result.to_dict()["groupings"], coins)
 
 
 def test_the_droplets_preset_finds_the_coins_over_http(

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -42,18 +42,33 @@ DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one file takes of a graph.
+
+    Attributes:
+        inputs: names of its inputs, in order.
+        outputs: the graph's name of every output, and that in the file, in order.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A module to export, with its signature.
+    """A module to trace, with its signature and the files that are made of it.
 
     Attributes:
         module: what is traced.
         inputs: name, example and names of the dynamic axes of every input, in order.
-        outputs: name and names of the dynamic axes of every output.
+        outputs: name and names of the dynamic axes of every output, in order.
+        parts: by part of the model, what its file has.
     """
 
     module: nn.Module
     inputs: dict[str, tuple[Tensor, dict[int, str]]]
     outputs: dict[str, dict[int, str]]
+    parts: dict[str, Part]
 
 
 class FloatEncoder(nn.Module):
@@ -89,12 +104,16 @@ class ByteEncoder(FloatEncoder):
         return super().forward(F.pad(normed, padding))
 
 
-class Decoder(nn.Module):
-    """Prompts to low-res masks and predicted IoU, upscaling only what is asked for."""
+class Decoders(nn.Module):
+    """Both decoders in one: prompts to low-res masks, of what is asked for or of everything, and to full-size masks.
+
+    They are traced together, for most of a decoder's trace is what they share, and cut apart afterwards.
+    """
 
     def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
         super().__init__()
         self.prompt_encoder = sam.prompt_encoder
+        self.image_size = sam.variant.image_size
         self.fast = FastDecoder(sam.mask_decoder, sam.prompt_encoder.dense_pe(), dtype)
 
     def forward(
@@ -106,7 +125,8 @@ class Decoder(nn.Module):
         has_mask_input: Tensor,
         mask_indices: Tensor,
         min_iou: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Decode N prompts on one picture.
 
         Args:
@@ -117,16 +137,22 @@ class Decoder(nn.Module):
             has_mask_input: (1,) float32, 1 or 0: whether `mask_input` counts.
             mask_indices: (M,) int64 which of the four masks: 0 the single one, 1 to 3 those of an ambiguous prompt.
             min_iou: (1,) float32: prompts without a chosen mask above it are left out of the masks.
+            orig_im_size: (2,) float32 H, W of the picture.
 
         Returns:
-            Low-res logits (K, M, L, L) of the K prompts that are not left out, in order, and predicted IoU (N, M).
+            Of our decoder, which upscales only what is asked for: low-res logits (K, M, L, L) of the K prompts that
+            are not left out, in order, and predicted IoU (N, M). Of the standard decoder: logits (N, 4, H, W),
+            predicted IoU (N, 4) and low-res logits (N, 4, L, L), as segment_anything/utils/onnx.py defines them.
         """
         tokens, cells = self.attend(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
-        iou = self.fast.iou(tokens, slice(0, MASK_TOKENS)).index_select(1, mask_indices)
-        rows = (iou > min_iou).any(dim=1).nonzero()[:, 0]
+        every = slice(0, MASK_TOKENS)
+        iou = self.fast.iou(tokens, every)
+        chosen = iou.index_select(1, mask_indices)
+        rows = (chosen > min_iou).any(dim=1).nonzero()[:, 0]
         kept_tokens, kept_cells = tokens.index_select(0, rows), cells.index_select(0, rows)
-        kernels = self.fast.decoder.hyper_kernels(kept_tokens, slice(0, MASK_TOKENS)).index_select(1, mask_indices)
-        return self.fast.masks_by(kernels, kept_cells), iou
+        kernels = self.fast.decoder.hyper_kernels(kept_tokens, every).index_select(1, mask_indices)
+        low_res = self.fast.masks(tokens, cells, every)
+        return self.fast.masks_by(kernels, kept_cells), chosen, self.upscale(low_res, orig_im_size), iou, low_res
 
     def attend(
         self, image: Tensor, coords: Tensor, labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
@@ -136,37 +162,6 @@ class Decoder(nn.Module):
         has_mask = has_mask_input.reshape(1, 1, 1, 1)
         given, absent = self.prompt_encoder.embed_masks(mask_input), self.prompt_encoder.no_mask()
         return self.fast.attend(image, sparse, has_mask * given + (1 - has_mask) * absent)
-
-
-class StandardDecoder(Decoder):
-    """The decoder as segment_anything/utils/onnx.py defines it: full-size masks of one size."""
-
-    def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
-        super().__init__(sam, dtype)
-        self.image_size = sam.variant.image_size
-
-    def forward(  # type: ignore[override]  # another signature on purpose
-        self,
-        image_embeddings: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
-        orig_im_size: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode N prompts on one picture.
-
-        Args:
-            image_embeddings, point_coords, point_labels, mask_input, has_mask_input: as in `Decoder`.
-            orig_im_size: (2,) float32 H, W of the picture.
-
-        Returns:
-            Logits (N, 4, H, W), predicted IoU (N, 4) and low-res logits (N, 4, L, L).
-        """
-        tokens, cells = self.attend(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
-        every = slice(0, MASK_TOKENS)
-        low_res = self.fast.masks(tokens, cells, every)
-        return self.upscale(low_res, orig_im_size), self.fast.iou(tokens, every), low_res
 
     def upscale(self, low_res: Tensor, orig_im_size: Tensor) -> Tensor:
         """Bilinear to the model input, without the padding, bilinear to the picture."""
@@ -188,15 +183,16 @@ class StandardDecoder(Decoder):
         return F.interpolate(cropped, (height, width), mode="bilinear", align_corners=False)
 
 
-def export_part(
-    sam: Sam, path: Path, metadata: ModelMetadata, opset: int = DEFAULT_OPSET, pack: bool = True
+def export_parts(
+    sam: Sam, files: Mapping[Path, ModelMetadata], opset: int = DEFAULT_OPSET, pack: bool = True
 ) -> list[Path]:
-    """Write one part of a model as an ONNX file that has the plain or half-precision weights.
+    """Write parts of a model that are traced together as ONNX files that have the plain or half-precision weights.
 
     Args:
         sam: weights in float32, on the CPU. For fp16 the image encoder is cast where it stands.
-        path: NAME.onnx to write; its directory exists. Weights of 64 MB and more go to NAME.onnx.data beside it.
-        metadata: which part, in which precision, and what else shall stand in the file.
+        files: NAME.onnx to write, in a directory that exists, and what shall stand in it: which part, in which
+            precision, and what else. Either the encoder, or decoders in one precision. Weights of 64 MB and more go
+            to NAME.onnx.data beside it.
         opset: version of ONNX's operators, OLDEST_OPSET or newer.
         pack: keep weights that are the same in half precision in half the bytes.
 
@@ -204,62 +200,80 @@ def export_part(
         The files written.
 
     Raises:
-        ValueError: the opset is too old.
+        ValueError: the opset is too old, or the parts are not traced together.
     """
     if opset < OLDEST_OPSET:
         raise ValueError(f"opset {opset} is too old; {OLDEST_OPSET} is the oldest that has every operator of SAM")
     sam = sam.eval().requires_grad_(False)
-    graph = _graph(sam, metadata)
+    graph = _graph(sam, list(files.values()))
     if isinstance(sam.image_encoder, ImageEncoderViT):
         sam.image_encoder.set_attention("unrolled")
     try:
-        model = _translate(graph, opset)
+        traced = _translate(graph, opset)
     finally:
         if isinstance(sam.image_encoder, ImageEncoderViT):
             sam.image_encoder.set_attention("auto")
-    if metadata.part != ENCODER:
-        slim.derive_positions(model, sam.prompt_encoder)
-    if pack:
-        slim.pack(model)
-    slim.forget_source(model)
-    model.metadata_props.clear()
-    model.metadata_props.update(metadata.to_properties())
-    return _save(model, path)
+    written = []
+    for path, metadata in files.items():
+        model = _cut(traced, graph, graph.parts[metadata.part])
+        if metadata.part != ENCODER:
+            slim.derive_positions(model, sam.prompt_encoder)
+        if pack:
+            slim.pack(model)
+        slim.forget_source(model)
+        model.metadata_props.update(metadata.to_properties())
+        written += _save(model, path)
+    return written
 
 
-def _graph(sam: Sam, metadata: ModelMetadata) -> Graph:
+def _graph(sam: Sam, files: list[ModelMetadata]) -> Graph:
+    first = files[0]
+    graph = _encoder_graph(sam, first) if first.part == ENCODER else _decoders_graph(sam, first)
+    for metadata in files:
+        if metadata.part not in graph.parts or metadata.precision != first.precision:
+            raise ValueError(
+                f"{metadata.part!r} in {metadata.precision} is not traced with {first.part!r} in {first.precision}"
+            )
+    return graph
+
+
+def _encoder_graph(sam: Sam, metadata: ModelMetadata) -> Graph:
     dtype = DTYPES[metadata.precision]
-    if metadata.part == ENCODER:
-        return _encoder_graph(sam, metadata, dtype)
-    inputs = _prompt_inputs(sam.variant.spec)
-    if metadata.part == STANDARD_DECODER:
-        inputs["orig_im_size"] = (torch.tensor([300.0, 400.0]), {})
-        outputs = {
-            "masks": {0: "prompts", 2: "height", 3: "width"},
-            "iou_predictions": {0: "prompts"},
-            "low_res_masks": {0: "prompts"},
-        }
-        return Graph(StandardDecoder(sam, dtype), inputs, outputs)
-    if metadata.part != DECODER:
-        raise ValueError(f"unknown part {metadata.part!r}")
-    inputs["mask_indices"] = (torch.arange(1, MASK_TOKENS), {0: "masks"})
-    inputs["min_iou"] = (torch.tensor([-torch.inf]), {})
-    return Graph(
-        Decoder(sam, dtype),
-        inputs,
-        {"low_res_masks": {0: "kept_prompts", 1: "masks"}, "iou_predictions": {0: "prompts", 1: "masks"}},
-    )
-
-
-def _encoder_graph(sam: Sam, metadata: ModelMetadata, dtype: torch.dtype) -> Graph:
     sam.image_encoder.to(dtype)
     size = sam.variant.image_size
     outputs = {"image_embeddings": {0: "batch"}}
+    parts = {ENCODER: Part(("image",), {"image_embeddings": "image_embeddings"})}
     if metadata.encoder_input == "float":
         image = torch.zeros(EXAMPLE_PICTURES, 3, size, size)
-        return Graph(FloatEncoder(sam, dtype), {"image": (image, {0: "batch"})}, outputs)
+        return Graph(FloatEncoder(sam, dtype), {"image": (image, {0: "batch"})}, outputs, parts)
     image = torch.zeros(EXAMPLE_PICTURES, size - 1, size // 2, 3, dtype=torch.uint8)
-    return Graph(ByteEncoder(sam, dtype), {"image": (image, {0: "batch", 1: "height", 2: "width"})}, outputs)
+    inputs = {"image": (image, {0: "batch", 1: "height", 2: "width"})}
+    return Graph(ByteEncoder(sam, dtype), inputs, outputs, parts)
+
+
+def _decoders_graph(sam: Sam, metadata: ModelMetadata) -> Graph:
+    shared = _prompt_inputs(sam.variant.spec)
+    own: dict[str, tuple[Tensor, dict[int, str]]] = {
+        "mask_indices": (torch.arange(1, MASK_TOKENS), {0: "masks"}),
+        "min_iou": (torch.tensor([-torch.inf]), {}),
+    }
+    standard: dict[str, tuple[Tensor, dict[int, str]]] = {"orig_im_size": (torch.tensor([300.0, 400.0]), {})}
+    outputs = {
+        "low_res_masks": {0: "kept_prompts", 1: "masks"},
+        "iou_predictions": {0: "prompts", 1: "masks"},
+        "masks": {0: "prompts", 2: "height", 3: "width"},
+        "every_iou": {0: "prompts"},
+        "every_low_res": {0: "prompts"},
+    }
+    parts = {
+        DECODER: Part((*shared, *own), {"low_res_masks": "low_res_masks", "iou_predictions": "iou_predictions"}),
+        STANDARD_DECODER: Part(
+            (*shared, *standard),
+            {"masks": "masks", "every_iou": "iou_predictions", "every_low_res": "low_res_masks"},
+        ),
+    }
+    module = Decoders(sam, DTYPES[metadata.precision])
+    return Graph(module, {**shared, **own, **standard}, outputs, parts)
 
 
 def _prompt_inputs(spec: ModelSpec) -> dict[str, tuple[Tensor, dict[int, str]]]:
@@ -295,14 +309,19 @@ def _translate(graph: Graph, opset: int) -> onnx_ir.Model:
         )
     if program is None:
         raise RuntimeError("the exporter of torch gave no model")
-    model = program.model
-    for values, axes_of in (
-        (model.graph.inputs, [axes for _, axes in graph.inputs.values()]),
-        (model.graph.outputs, list(graph.outputs.values())),
-    ):
-        for value, axes in zip(values, axes_of, strict=True):
-            _name_axes(value, axes)
-    return model
+    return program.model
+
+
+def _cut(traced: onnx_ir.Model, graph: Graph, part: Part) -> onnx_ir.Model:
+    """A model of its own of what one part takes, with readable names."""
+    cut = onnx_ir.convenience.extract(traced.graph, part.inputs, tuple(part.outputs))
+    for value in cut.inputs:
+        _name_axes(value, graph.inputs[cast(str, value.name)][1])
+    for value in cut.outputs:
+        name = cast(str, value.name)
+        _name_axes(value, graph.outputs[name])
+        value.name = part.outputs[name]
+    return onnx_ir.Model(cut, ir_version=traced.ir_version)
 
 
 def _name_axes(value: onnx_ir.Value, axes: dict[int, str]) -> None:

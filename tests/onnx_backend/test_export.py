@@ -18,7 +18,7 @@ from sam_server.backend import PreparedImage
 from sam_server.network import export
 from sam_server.onnx.engines import CPU_PROVIDER, OpenVinoEngine
 from sam_server.onnx.files import part_path
-from sam_server.onnx.metadata import ENCODER, PARTS, STANDARD_DECODER, read_metadata
+from sam_server.onnx.metadata import DECODER, ENCODER, PARTS, STANDARD_DECODER, read_metadata
 from tests.exported import ExportedModel
 from tests.onnx_backend.small_model import SMALL, save_checkpoint
 from tests.reference.pictures import photographs
@@ -163,6 +163,14 @@ def test_opset_is_that_asked_for(
 def test_old_opset_is_refused(small_model: ExportedModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="opset 17 is too old; 20 is the oldest"):
         export_checkpoint(small_model.checkpoint, SMALL, tmp_path, ExportOptions(opset=17), small_model.sha256)
+
+
+def test_what_is_not_traced_together_is_refused(small_model: ExportedModel, tmp_path: Path) -> None:
+    metadata = [read_metadata(part_path(small_model.onnx_dir, "small", part)) for part in (ENCODER, DECODER)]
+    files = {tmp_path / f"{each.part}.onnx": each for each in metadata}
+    with pytest.raises(ValueError, match="'decoder' in fp32 is not traced with 'encoder' in fp32"):
+        export.export_parts(small_model.pytorch()._sam, files)
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line(small_model: ExportedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

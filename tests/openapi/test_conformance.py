@@ -15,7 +15,7 @@ from tests.serving import free_port
 
 LEAST = 2_000
 # A tenth more than is asked for: how many follow from a job depends on how far it was when it was asked about.
-EXAMPLES = 45
+EXAMPLES = 50
 SEED = 8
 PATIENCE = 600
 OPERATIONS = {

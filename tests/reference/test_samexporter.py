@@ -21,7 +21,7 @@ from sam_server.onnx.metadata import ENCODER, STANDARD_DECODER
 from sam_server.predictor import Predictor
 from sam_server.prompts import PromptBatch, make_prompt
 from sam_server.transforms import to_input_coords
-from tests.exported import exported_small, exported_tiny_of_official_masks
+from tests.exported import exported_small
 from tests.reference.pictures import photographs
 
 # samexporter pins versions of torch and OpenCV that are not ours, and needs neither to read files; so it is installed
@@ -48,27 +48,22 @@ def inference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     sys.path.remove(str(directory))
 
 
-@pytest.fixture(scope="module", params=["official sizes", "tiny"])
-def onnx_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SamVariant]:
-    if request.param == "tiny":
-        model, variant = exported_tiny_of_official_masks(tmp_path_factory)
-        return model.onnx_dir, variant
-    return exported_small(tmp_path_factory, OFFICIAL_SIZES).onnx_dir, OFFICIAL_SIZES
+@pytest.fixture(scope="module")
+def onnx_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported_small(tmp_path_factory, OFFICIAL_SIZES).onnx_dir
 
 
 @pytest.mark.parametrize("picture", ["landscape", "portrait", "strip", "large"])
-def test_same_masks(inference: ModuleType, onnx_dir: tuple[Path, SamVariant], tmp_path: Path, picture: str) -> None:
-    directory, variant = onnx_dir
-    files = (part_path(directory, variant.name, part) for part in (ENCODER, STANDARD_DECODER))
+def test_same_masks(inference: ModuleType, onnx_dir: Path, tmp_path: Path, picture: str) -> None:
+    files = (part_path(onnx_dir, OFFICIAL_SIZES.name, part) for part in (ENCODER, STANDARD_DECODER))
     arguments = dict(zip(("encoder_model", "decoder_model"), map(str, files), strict=True))
     model = inference.load_model(Namespace(sam_variant="sam", providers="cpu", **arguments))
-    model.target_size = variant.image_size
 
     pixels = photographs()[picture]
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     embedding = model.encode(inference.cv2.imread(str(tmp_path / "picture.png")))
 
-    ours = load_onnx_sam(directory, variant.name, [CPU_PROVIDER])
+    ours = load_onnx_sam(onnx_dir, OFFICIAL_SIZES.name, [CPU_PROVIDER])
     predictor = Predictor(ours)
     encoded = predictor.encode(pixels)
     np.testing.assert_allclose(embedding["image_embedding"][0], ours.embedding_array(encoded), atol=1e-4)

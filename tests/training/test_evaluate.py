@@ -142,7 +142,7 @@ class TestAutomaticMasks:
         coarse = {"points_per_side": 12}
         kept = match_automatic(tiny, [picture], 0.75, preset("droplets"), coarse)
         assert counts(count_found(kept)) == (2, 2, 2)
-        found = count_found(match_automatic(tiny, [picture], 0.75))
+        found = count_found(match_automatic(tiny, [picture], 0.75, search=coarse))
         assert (found.objects, found.matched) == (3, 3)
 
     def test_a_preset_is_not_there_for_what_nobody_sees(self, tiny):
