@@ -19,7 +19,7 @@ from sam_server.allocator import keep_freed_memory
 from sam_server.backend import SamBackend
 from sam_server.images import ImageLimits
 from sam_server.logs import configuration
-from sam_server.processors import cpu_quota
+from sam_server.processors import usual_threads
 from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport
@@ -72,7 +72,7 @@ def load_model(config: SamConfig) -> tuple[SamBackend, BackendReport]:
     """
     keep_freed_memory()
     backend, choice = load_backend(config)
-    limit_threads(config.intra_op_threads or cpu_quota())
+    limit_threads(config.intra_op_threads or usual_threads())
     return backend, _report(config, choice.fallback_reason)
 
 

@@ -16,7 +16,7 @@ from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.variants import VARIANTS
-from sam_server.processors import cpu_quota
+from sam_server.processors import usual_threads
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ def _load_onnx(config: SamConfig, candidate: Candidate) -> SamBackend:
         use_gpu=config.use_gpu,
         precision=config.precision,
         fastest=config.performance_mode,
-        threads=config.intra_op_threads or cpu_quota(),
+        threads=config.intra_op_threads or usual_threads(),
     )
 
 
@@ -314,7 +314,7 @@ def _load_pytorch(config: SamConfig, candidate: Candidate) -> SamBackend:
         fastest=config.performance_mode,
         compiled=config.torch_compile,
         sha256=sha256,
-        threads=config.intra_op_threads or cpu_quota(),
+        threads=config.intra_op_threads or usual_threads(),
     )
 
 

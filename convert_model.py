@@ -33,7 +33,7 @@ from sam_server.onnx.engines import CPU_PROVIDER, OrtEngine
 from sam_server.onnx.files import find_files, part_path
 from sam_server.onnx.metadata import STANDARD_DECODER, OnnxFileError, read_metadata
 from sam_server.onnx.staging import publish, staging
-from sam_server.processors import cpu_quota
+from sam_server.processors import usual_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,12 +138,12 @@ def _in_process_of_its_own(function: Callable[P, T], *arguments: P.args, **named
 
 
 def _run_pytorch(source: Source) -> Run:
-    return run(load_pytorch_sam(source.path, source.variant, use_gpu=False, precision="fp32", threads=cpu_quota()))
+    return run(load_pytorch_sam(source.path, source.variant, use_gpu=False, precision="fp32", threads=usual_threads()))
 
 
 def _run_onnx(directory: Path, model_type: str) -> tuple[Run, float]:
     """What the server runs, and the error of the standard decoder."""
-    found = run(load_onnx_sam(directory, model_type, use_gpu=False, threads=cpu_quota()))
+    found = run(load_onnx_sam(directory, model_type, use_gpu=False, threads=usual_threads()))
     return found, _standard_decoder_error(directory, model_type)
 
 
@@ -161,8 +161,8 @@ def _standard_decoder_error(directory: Path, model_type: str) -> float:
         "has_mask_input": np.zeros(1, np.float32),
     }
     every = {"mask_indices": np.arange(4), "min_iou": np.array([-np.inf], np.float32)}
-    own, _ = OrtEngine(files.decoder, (CPU_PROVIDER,), cpu_quota()).run({**inputs, **every})
-    standard = OrtEngine(part_path(directory, model_type, STANDARD_DECODER), (CPU_PROVIDER,), cpu_quota())
+    own, _ = OrtEngine(files.decoder, (CPU_PROVIDER,), usual_threads()).run({**inputs, **every})
+    standard = OrtEngine(part_path(directory, model_type, STANDARD_DECODER), (CPU_PROVIDER,), usual_threads())
     masks, _, low_res = standard.run({**inputs, "orig_im_size": np.array([300, 451], np.float32)})
     if masks.shape != (1, 4, 300, 451) or low_res.shape != own.shape:
         return float("inf")

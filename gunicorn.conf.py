@@ -10,7 +10,7 @@ from typing import Any
 from gunicorn_worker import LONGEST_REQUEST_LINE
 from sam_config import ConfigError, load_config
 from sam_server.logs import configuration
-from sam_server.processors import cpu_quota
+from sam_server.processors import usual_threads
 
 try:
     _config = load_config()
@@ -18,7 +18,7 @@ except ConfigError as error:
     sys.exit(str(error))
 
 # OpenMP asks for it when a library is loaded, and would take a thread for every processor of the machine.
-os.environ.setdefault("OMP_NUM_THREADS", str(_config.intra_op_threads or cpu_quota()))
+os.environ.setdefault("OMP_NUM_THREADS", str(_config.intra_op_threads or usual_threads()))
 
 bind = f"[{_config.host}]:{_config.port}" if ":" in _config.host else f"{_config.host}:{_config.port}"
 workers = 1

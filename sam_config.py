@@ -194,7 +194,9 @@ class SamConfig:
         integer(1, 86_400), 30, "Seconds that running requests get to finish once the server is asked to stop."
     )
     intra_op_threads: int = _setting(
-        integer(0, 1024), 0, "Processor threads of one computation; 0 is the CPU quota of this process."
+        integer(0, 1024),
+        0,
+        "Processor threads of one computation; 0 is OMP_NUM_THREADS where that is set, else the CPU quota.",
     )
 
 
