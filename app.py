@@ -14,12 +14,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from backend_loader import installed_backends, load_backend
-from sam_config import ConfigError, SamConfig, load_config
+from sam_config import ConfigError, SamConfig, load_config, usual_threads
 from sam_server.allocator import keep_freed_memory
 from sam_server.backend import SamBackend
 from sam_server.images import ImageLimits
 from sam_server.logs import configuration
-from sam_server.processors import usual_threads
 from sam_server.threads import limit_threads
 from sam_server.web.application import make_app
 from sam_server.web.model import BackendReport

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from sam_config import ROOT, ConfigError, SamConfig, load_config, shown_path
+from sam_config import ROOT, ConfigError, SamConfig, load_config, shown_path, usual_threads
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.variants import VARIANTS
-from sam_server.processors import usual_threads
 
 logger = logging.getLogger(__name__)
 

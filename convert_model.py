@@ -22,7 +22,7 @@ from backend_loader import TINY, Step, candidates
 from convert_to_onnx import ExportOptions, add_options, export_checkpoint, exporter_version
 from onnx_sam_wrapper import load_onnx_sam
 from pytorch_sam_wrapper import find_variant, load_pytorch_sam
-from sam_config import ConfigError, SamConfig, load_config
+from sam_config import ConfigError, SamConfig, load_config, usual_threads
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.load import CheckpointError
 from sam_server.checkpoints.table import CHECKPOINTS
@@ -33,7 +33,6 @@ from sam_server.onnx.engines import CPU_PROVIDER, OrtEngine
 from sam_server.onnx.files import find_files, part_path
 from sam_server.onnx.metadata import STANDARD_DECODER, OnnxFileError, read_metadata
 from sam_server.onnx.staging import publish, staging
-from sam_server.processors import usual_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,9 +8,8 @@ from types import FrameType
 from typing import Any
 
 from gunicorn_worker import LONGEST_REQUEST_LINE
-from sam_config import ConfigError, load_config
+from sam_config import ConfigError, load_config, usual_threads
 from sam_server.logs import configuration
-from sam_server.processors import usual_threads
 
 try:
     _config = load_config()

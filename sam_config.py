@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from sam_server.logs import FORMATS as LOG_FORMATS
 from sam_server.network.variants import VARIANTS
+from sam_server.processors import cpu_quota
 from sam_server.setting_kinds import (
     FLAG,
     REDIS_URL,
@@ -198,6 +199,15 @@ class SamConfig:
         0,
         "Processor threads of one computation; 0 is OMP_NUM_THREADS where that is set, else the CPU quota.",
     )
+
+
+def usual_threads() -> int:
+    """Threads of one computation where no setting says: OMP_NUM_THREADS, as for all that uses OpenMP, else `cpu_quota`.
+
+    Of a list, which is for computations within computations, the first number counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else cpu_quota()
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,6 @@ def cpu_quota(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> int:
     return max(1, min([affinity, *(-(-quota // period) for quota, period in _quotas(root, own))]))
 
 
-def usual_threads() -> int:
-    """Threads of one computation where no setting says: OMP_NUM_THREADS, as for all that uses OpenMP, else `cpu_quota`.
-
-    Of a list, which is for computations within computations, the first number counts.
-    """
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else cpu_quota()
-
-
 def _quotas(root: Path, own: Path) -> Iterator[tuple[int, int]]:
     """Quota and period, in microseconds, of every control group that holds this process and has one."""
     group = root / _own_group(own)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_server.processors import cpu_quota, usual_threads
+from sam_server.processors import cpu_quota
 
 
 @pytest.fixture
@@ -41,18 +41,3 @@ def test_quota(tmp_path: Path, files: dict[str, str], expected: int) -> None:
 
 def test_this_process() -> None:
     assert 1 <= cpu_quota() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.usefixtures("many_processors")
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("3", 3), (" 2 ", 2), ("4,2", 4), ("", cpu_quota), ("0", cpu_quota), ("-1", cpu_quota), ("many", cpu_quota)],
-)
-def test_openmp_is_asked_first(monkeypatch: pytest.MonkeyPatch, value: str, expected: object) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert usual_threads() == (expected() if callable(expected) else expected)
-
-
-def test_threads_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert usual_threads() == cpu_quota()

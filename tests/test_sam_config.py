@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import sam_config
-from sam_config import ENV_EXAMPLE, ROOT, SETTINGS, SETTINGS_PAGE, ConfigError, SamConfig, load_config
+from sam_config import ENV_EXAMPLE, ROOT, SETTINGS, SETTINGS_PAGE, ConfigError, SamConfig, load_config, usual_threads
+from sam_server.processors import cpu_quota
 from sam_server.web.keys import hash_key
 
 
@@ -169,3 +170,17 @@ def test_command_refuses_in_one_line() -> None:
     answer = run(SAM_PORT="none")
     assert answer.returncode == 2
     assert answer.stderr == "SAM_PORT='none' is not valid; options: 1 to 65535\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"),
+    [("3", 3), (" 2 ", 2), ("4,2", 4), ("", None), ("0", None), ("-1", None), ("many", None), (None, None)],
+)
+def test_threads_are_those_of_openmp_or_the_quota(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, threads: int | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert usual_threads() == (threads or cpu_quota())
