@@ -21,7 +21,7 @@ SHOWN_LINES = 3
 
 def last_lines(log: Path) -> str:
     """The end of what a process said: its errors, without the way to them."""
-    lines = [line.rstrip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line[0].isspace()]  # code in a traceback is indented
     return " | ".join(line.strip() for line in (errors or lines)[-SHOWN_LINES:])
 

@@ -321,7 +321,13 @@ def _cut(traced: onnx_ir.Model, graph: Graph, part: Part) -> onnx_ir.Model:
         name = cast(str, value.name)
         _name_axes(value, graph.outputs[name])
         value.name = part.outputs[name]
-    return onnx_ir.Model(cut, ir_version=traced.ir_version)
+    return onnx_ir.Model(
+        cut,
+        ir_version=traced.ir_version,
+        producer_name=traced.producer_name,
+        producer_version=traced.producer_version,
+        functions=list(traced.functions.values()),
+    )
 
 
 def _name_axes(value: onnx_ir.Value, axes: dict[int, str]) -> None:
