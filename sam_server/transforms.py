@@ -40,10 +40,12 @@ def prepare(pixels: ByteArray, image_size: int) -> PreparedImage:
 def normalise_and_pad(image: PreparedImage, spec: ModelSpec) -> FloatArray:
     """(3, S, S) float32: the prepared picture less mean over std, then zeros to the right and below."""
     height, width = image.input_size
-    mean = np.array(spec.pixel_mean, np.float32)
-    std = np.array(spec.pixel_std, np.float32)
     padded = np.zeros((3, spec.image_size, spec.image_size), np.float32)
-    padded[:, :height, :width] = ((image.pixels - mean) / std).transpose(2, 0, 1)
+    # A channel at a time where it shall stand: the whole picture as floats, turned afterwards, takes ten times as long.
+    for channel, (mean, std) in enumerate(zip(spec.pixel_mean, spec.pixel_std, strict=True)):
+        plane = padded[channel, :height, :width]
+        np.subtract(image.pixels[:, :, channel], np.float32(mean), out=plane)
+        plane /= np.float32(std)
     return padded
 
 

@@ -6,7 +6,7 @@ prompt is moved to the tokens, or done once a picture, or not done:
 - Tokens to image: score = q.(W_k x + b_k) = (W_k^T q).x + q.b_k, and q.b_k is the same for all cells and cancels in
   the softmax; sum a (W_v x + b_v) = W_v (sum a x) + b_v.
 - Image to tokens: score = (W_q x + b_q).k = x.(W_q^T k) + b_q.k; W_o (sum a v) = sum a (W_o v).
-- The positional encoding's share of both scores, (W PE), is projected once per model.
+- Image and positional encoding are added once a layer, for both of its attentions.
 - In the first layer all prompts see one picture: its projections are made once (`project`), for as many calls as one
   likes.
 - A 2 x 2 transposed convolution with stride 2 is a matrix product per cell; normalisation and GELU do not care for
@@ -39,7 +39,7 @@ class ProjectedPicture:
 
     Attributes:
         cells: (1, I, C) embedding and dense prompt.
-        keys, queries: (heads, head, I), with the positional encoding's share.
+        keys, queries: (heads, head, I), of the cells with the positional encoding.
         values: (heads, I, head).
     """
 
@@ -52,12 +52,10 @@ class ProjectedPicture:
 class FastAttention(nn.Module):
     """One cross-attention between tokens (N, T, C) and the image (N or 1, I, C), in either direction."""
 
-    image_pe: Tensor
-    pe_keys: Tensor
     w_image: Tensor
     w_value: Tensor
 
-    def __init__(self, attention: Attention, image_pe: Tensor, to_image: bool, image_dtype: torch.dtype) -> None:
+    def __init__(self, attention: Attention, to_image: bool, image_dtype: torch.dtype) -> None:
         super().__init__()
         self.attention = attention
         self.heads = attention.heads
@@ -68,46 +66,33 @@ class FastAttention(nn.Module):
         inner, width = image_side.weight.shape
         head = inner // self.heads
         self.scale = 1 / math.sqrt(head)
-        self.register_buffer("image_pe", image_pe, persistent=False)
-        self.register_buffer("pe_keys", self._project_pe(), persistent=False)
         self.register_buffer("w_image", image_side.weight.view(self.heads, head, width))
         by_head = value_side.weight if to_image else value_side.weight.T
         self.register_buffer("w_value", by_head.reshape(self.heads, head, width))
 
-    @property
-    def positions(self) -> Tensor:
-        """The projected positional encoding (1, heads, head, I).
-
-        An exported file holds what it is made from, which is a fifth of all five of them; runtimes project it once,
-        when they load the file.
-        """
-        return self._project_pe() if torch.compiler.is_exporting() else self.pe_keys
-
-    def _project_pe(self) -> Tensor:
-        pe = self.image_pe @ self.image_side.weight.T  # (1, I, inner)
-        return self._split(pe).transpose(-2, -1).to(self.dtype)
-
     def _split(self, x: Tensor) -> Tensor:
         return self.attention.split(x)
 
-    def project(self, image: Tensor) -> Tensor:
-        """The image's side (heads, head, I) of the scores of one picture (1, I, C)."""
-        projected = self._split(linear(image, self.image_side.weight.to(self.dtype)))
-        return (projected.transpose(-2, -1) + self.positions)[0].contiguous()
+    def project(self, placed: Tensor) -> Tensor:
+        """The image's side (heads, head, I) of the scores of one picture (1, I, C) with positional encoding."""
+        projected = self._split(linear(placed, self.image_side.weight.to(self.dtype)))
+        return projected.transpose(-2, -1)[0].contiguous()
 
     def project_values(self, image: Tensor) -> Tensor:
         """Values (heads, I, head) of one picture (1, I, C), for tokens that attend to it."""
         return self._split(linear(image, self.attention.v_proj.weight.to(self.dtype)))[0].contiguous()
 
-    def tokens_to_image(self, queries: Tensor, image: Tensor, projected: ProjectedPicture | None = None) -> Tensor:
-        """Tokens (N, T, C) attend to the image; returns (N, T, C)."""
+    def tokens_to_image(
+        self, queries: Tensor, image: Tensor, placed: Tensor, projected: ProjectedPicture | None = None
+    ) -> Tensor:
+        """Tokens (N, T, C) attend to the image, which is `placed` with positional encoding; returns (N, T, C)."""
         attention = self.attention
         q = self._split(attention.q_proj(queries)) * self.scale  # (N, heads, T, head)
         if projected is not None:
             weights = (_join(q.to(self.dtype)) @ projected.keys).softmax(dim=-1)  # (heads, N * T, I)
             pooled = _part(weights @ projected.values, q.shape[0]).float()  # (N, heads, T, head)
         else:
-            weights = self._scores(q, image).softmax(dim=-1)
+            weights = self._scores(q, placed).softmax(dim=-1)
             image = _for_each(image, queries.shape[0])
             if torch.compiler.is_exporting():  # OpenVINO's threads share heads, and would not share one product
                 by_head = weights @ image[:, None]  # (N, heads, T, C)
@@ -119,16 +104,25 @@ class FastAttention(nn.Module):
         return out
 
     def image_to_tokens(
-        self, image: Tensor, keys: Tensor, values: Tensor, projected: ProjectedPicture | None = None
+        self,
+        image: Tensor,
+        placed: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        projected: ProjectedPicture | None = None,
     ) -> Tensor:
-        """The image attends to tokens (N, T, C); returns the image (N, I, C) with what it found added."""
+        """The image, `placed` with positional encoding, attends to tokens (N, T, C).
+
+        Returns:
+            The image (N, I, C) with what it found added.
+        """
         attention = self.attention
         k = self._split(attention.k_proj(keys)) * self.scale  # (N, heads, T, head)
         bias = (k * self._split(attention.q_proj.bias[None, None])).sum(-1, keepdim=True)  # (N, heads, T, 1)
         if projected is not None:
             scores = _part(_join(k.to(self.dtype)) @ projected.queries, k.shape[0])
         else:
-            scores = self._scores(k, image)
+            scores = self._scores(k, placed)
         weights = (scores + bias.to(self.dtype)).softmax(dim=2)  # (N, heads, T, I)
         v = self._split(attention.v_proj(values)) @ self.w_value  # (N, heads, T, C)
         # The weights of each head sum to one, so a share of the bias in every value adds up to the bias.
@@ -137,38 +131,42 @@ class FastAttention(nn.Module):
         image = _for_each(image, keys.shape[0])
         return torch.baddbmm(image, weights.flatten(1, 2).transpose(-2, -1), v.flatten(1, 2).to(self.dtype))
 
-    def _scores(self, tokens: Tensor, image: Tensor) -> Tensor:
+    def _scores(self, tokens: Tensor, placed: Tensor) -> Tensor:
         """Scores (N, heads, T, I) of projected tokens (N, heads, T, head) with every cell."""
         absorbed = (tokens @ self.w_image).flatten(1, 2).to(self.dtype)  # (N, heads * T, C)
-        positions = _part(_join(tokens.to(self.dtype)) @ self.positions[0], tokens.shape[0]).flatten(1, 2)
-        image = _for_each(image, tokens.shape[0])
-        scores = products(absorbed, image, start=positions)
-        return _by_head(scores, self.heads)
+        return _by_head(products(absorbed, _for_each(placed, tokens.shape[0])), self.heads)
 
 
 class FastBlock(nn.Module):
     """`TwoWayBlock` with its two cross-attentions rewritten."""
 
-    def __init__(self, block: TwoWayBlock, image_pe: Tensor, image_dtype: torch.dtype) -> None:
+    def __init__(self, block: TwoWayBlock, image_dtype: torch.dtype) -> None:
         super().__init__()
         self.block = block
-        self.to_image = FastAttention(block.cross_attn_token_to_image, image_pe, True, image_dtype)
-        self.to_tokens = FastAttention(block.cross_attn_image_to_token, image_pe, False, image_dtype)
+        self.to_image = FastAttention(block.cross_attn_token_to_image, True, image_dtype)
+        self.to_tokens = FastAttention(block.cross_attn_image_to_token, False, image_dtype)
 
-    def project(self, cells: Tensor) -> ProjectedPicture:
+    def project(self, cells: Tensor, image_pe: Tensor) -> ProjectedPicture:
         """Make once what all prompts share of one picture (1, I, C)."""
-        keys, values = self.to_image.project(cells), self.to_image.project_values(cells)
-        return ProjectedPicture(cells, keys, values, self.to_tokens.project(cells))
+        placed = cells + image_pe
+        keys, values = self.to_image.project(placed), self.to_image.project_values(cells)
+        return ProjectedPicture(cells, keys, values, self.to_tokens.project(placed))
 
     def forward(
-        self, queries: Tensor, image: Tensor, query_pe: Tensor, projected: ProjectedPicture | None = None
+        self,
+        queries: Tensor,
+        image: Tensor,
+        query_pe: Tensor,
+        image_pe: Tensor,
+        projected: ProjectedPicture | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Update tokens (N, T, C) and image (N or 1, I, C); see `TwoWayBlock.forward`."""
         block = self.block
+        placed = image if projected is not None else image + image_pe  # what was projected holds the sum
         queries = block.attend_tokens(queries, query_pe)
-        queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image, projected))
+        queries = block.norm2(queries + self.to_image.tokens_to_image(queries + query_pe, image, placed, projected))
         queries = block.norm3(queries + block.mlp(queries))
-        image = self.to_tokens.image_to_tokens(image, queries + query_pe, queries, projected)
+        image = self.to_tokens.image_to_tokens(image, placed, queries + query_pe, queries, projected)
         norm = block.norm4
         weight, bias = norm.weight.to(image.dtype), norm.bias.to(image.dtype)
         return queries, F.layer_norm(image, norm.normalized_shape, weight, bias, norm.eps)
@@ -183,16 +181,17 @@ class FastDecoder(nn.Module):
         image_dtype: float32, or a half type for everything of the image's size.
     """
 
+    image_pe: Tensor
+
     def __init__(self, decoder: MaskDecoder, image_pe: Tensor, image_dtype: torch.dtype) -> None:
         super().__init__()
         self.decoder = decoder
         self.dtype = image_dtype
-        pe = image_pe.flatten(2).transpose(1, 2).float()  # (1, I, C)
+        pe = image_pe.flatten(2).transpose(1, 2).contiguous()  # (1, I, C)
+        self.register_buffer("image_pe", pe.to(image_dtype), persistent=False)
         transformer = decoder.transformer
-        self.blocks = nn.ModuleList(
-            FastBlock(cast(TwoWayBlock, block), pe, image_dtype) for block in transformer.layers
-        )
-        self.final = FastAttention(transformer.final_attn_token_to_image, pe, True, image_dtype)
+        self.blocks = nn.ModuleList(FastBlock(cast(TwoWayBlock, block), image_dtype) for block in transformer.layers)
+        self.final = FastAttention(transformer.final_attn_token_to_image, True, image_dtype)
 
     def forward(self, image: Tensor, sparse: Tensor, dense: Tensor, multimask_output: bool) -> tuple[Tensor, Tensor]:
         """Decode N prompts; shapes as in `MaskDecoder.forward`, both results in float32."""
@@ -207,7 +206,7 @@ class FastDecoder(nn.Module):
             image: (1, C, E, E) image embedding.
             dense: (1, C, E, E) or (1, C, 1, 1) dense prompt that all prompts share, such as `PromptEncoder.no_mask`.
         """
-        return cast(FastBlock, self.blocks[0]).project(self._cells(image, dense))
+        return cast(FastBlock, self.blocks[0]).project(self._cells(image, dense), self.image_pe)
 
     def attend(self, image: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (N, T, C) float32 and image (N, I, C) after the transformer."""
@@ -226,9 +225,9 @@ class FastDecoder(nn.Module):
     def _attend(self, cells: Tensor, sparse: Tensor, picture: ProjectedPicture | None) -> tuple[Tensor, Tensor]:
         queries = tokens = self.decoder.join_tokens(sparse)
         for block in self.blocks:
-            queries, cells = block(queries, cells, tokens, picture)
+            queries, cells = block(queries, cells, tokens, self.image_pe, picture)
             picture = None  # from here on every prompt has a picture of its own
-        queries = queries + self.final.tokens_to_image(queries + tokens, cells)
+        queries = queries + self.final.tokens_to_image(queries + tokens, cells, cells + self.image_pe)
         normed: Tensor = self.decoder.transformer.norm_final_attn(queries)
         return normed, cells
 

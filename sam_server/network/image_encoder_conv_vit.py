@@ -23,6 +23,11 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over C."""
+        if torch.compiler.is_exporting():
+            # OpenVINO keeps channels last for its convolutions, but would copy the map for a permutation all the same.
+            centred = x - x.mean(1, keepdim=True)
+            plain = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+            return plain * self.weight[:, None, None] + self.bias[:, None, None]
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -57,16 +62,18 @@ class ConvVitBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Update the tokens (B, H, W, C)."""
-        batch, height, width, _ = x.shape
-        x = x + self.local(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        normed = self.norm1(x)
+        batch, height, width, _ = grid = x.shape
+        local = self.local(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # Cells as one axis: with two, OpenVINO takes them for a map, and puts its memory in another order and back.
+        x = x.flatten(1, 2) + local.flatten(1, 2)
+        normed = self.norm1(x).view(grid)
         if self.window:
             attended = join_windows(self.attend(split_windows(normed, self.window)), self.window, batch, height, width)
         else:
             attended = self.attend(normed)
-        x = x + attended
+        x = x + attended.flatten(1, 2)
         out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return out.view(grid)
 
     def attend(self, x: Tensor) -> Tensor:
         """Self-attention within each grid of (B', H, W, C)."""

@@ -55,20 +55,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def products(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
-    """Matrix products of N pairs, `start + x @ y^T`, by oneDNN where that is faster.
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """Matrix products of N pairs, `x @ y^T`, by oneDNN where that is faster.
 
     Args:
-        x: (N, A, C) float; `y` (N, B, C) and `start` (N, A, B) are of its dtype.
+        x: (N, A, C) float; `y` (N, B, C) is of its dtype.
 
     Returns:
-        (N, A, B), equal to `torch.baddbmm` up to rounding.
+        (N, A, B), equal to `torch.bmm` up to rounding.
     """
     if x.dtype != torch.float32 or not _can_take(x, y.shape[1:]):
-        transposed = y.transpose(-2, -1)
-        return x @ transposed if start is None else torch.baddbmm(start, x, transposed)
-    out = torch.stack([linear(a, b) for a, b in zip(x, y, strict=True)])
-    return out if start is None else out.add_(start)
+        return x @ y.transpose(-2, -1)
+    return torch.stack([linear(a, b) for a, b in zip(x, y, strict=True)])
 
 
 def _can_take(x: Tensor, weight: torch.Size) -> bool:

@@ -65,7 +65,10 @@ def derive_positions(model: onnx_ir.Model, prompt_encoder: PromptEncoder) -> Non
     first = model.graph[0]
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.shape != stored.shape or not np.array_equal(tensor.numpy(), stored):
+        if tensor is None or tensor.shape != stored.shape:
+            continue
+        held = tensor.numpy()
+        if not np.array_equal(held, stored.astype(held.dtype)):
             continue
         small = {"places": places, "matrix": matrix, "turn": np.array(2 * math.pi, np.float32)}
         inputs = {
@@ -76,10 +79,14 @@ def derive_positions(model: onnx_ir.Model, prompt_encoder: PromptEncoder) -> Non
         phases = onnx_ir.node("Mul", [products.outputs[0], inputs["turn"]], name=f"{name}.phases")
         halves = [onnx_ir.node(kind, phases.outputs, name=f"{name}.{kind.lower()}") for kind in ("Sin", "Cos")]
         joined = onnx_ir.node("Concat", [node.outputs[0] for node in halves], {"axis": -1}, name=f"{name}.join")
-        model.graph.insert_before(first, [products, phases, *halves, joined])
-        onnx_ir.convenience.replace_all_uses_with(value, joined.outputs[0])
+        nodes = [products, phases, *halves, joined]
+        if tensor.dtype != onnx_ir.DataType.FLOAT:
+            nodes.append(onnx_ir.node("Cast", joined.outputs, {"to": tensor.dtype.value}, name=f"{name}.narrow"))
+        model.graph.insert_before(first, nodes)
+        last = nodes[-1]
+        onnx_ir.convenience.replace_all_uses_with(value, last.outputs[0])
         del model.graph.initializers[name]
         for array in inputs.values():
             model.graph.register_initializer(array)
-        joined.outputs[0].name = name
-        joined.outputs[0].dtype, joined.outputs[0].shape = tensor.dtype, onnx_ir.Shape(stored.shape)
+        last.outputs[0].name = name
+        last.outputs[0].dtype, last.outputs[0].shape = tensor.dtype, onnx_ir.Shape(stored.shape)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from backend_loader import TINY_DIR
@@ -16,6 +17,8 @@ from sam_server.checkpoints.download import sha256_of
 from sam_server.network.variants import VARIANTS
 from sam_server.onnx.agreement import every_kind_of_prompt, mask_iou, worst_iou
 from sam_server.onnx.engines import CPU_PROVIDER, OPENVINO
+from sam_server.onnx.files import part_path
+from sam_server.onnx.metadata import DECODER
 from sam_server.predictor import Predictor
 from tests.exported import exported_tiny
 from tests.reference.pictures import photographs
@@ -98,6 +101,9 @@ def test_narrow_weights_are_near(onnx_dir: Path, tmp_path: Path, expected: Answe
     )
     backend = load_onnx_sam(directory, "tiny", use_gpu=False)
     assert backend.info.precision == precision
+    spec = VARIANTS["tiny"].spec
+    stored = [list(tensor.dims) for tensor in onnx.load(part_path(directory, "tiny", DECODER)).graph.initializer]
+    assert [1, spec.embedding_size**2, spec.embedding_channels] not in stored  # the positional encoding is computed
     _, iou = ious(backend, expected)
     assert iou.mean() >= 0.97
 
