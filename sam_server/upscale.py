@@ -167,8 +167,8 @@ def upscale(logits: FloatArray, square: int, filled: tuple[int, int], out: tuple
 def above(logits: FloatArray, threshold: float, square: int, filled: tuple[int, int], mask: BoolArray) -> None:
     """Threshold the full-size logits of one mask, without ever holding them all.
 
-    A few rows are upscaled at a time, into memory that stays in cache. An output is a weighted mean of inputs, so
-    rows and columns that read no input above the threshold are off the mask and are not computed.
+    An output is a weighted mean of inputs, so what reads no input above the threshold is off the mask: of every few
+    rows only the columns between are computed, and so few rows that they stay in cache.
 
     Args:
         logits: (L, L) float32 low-res logits.
@@ -178,18 +178,28 @@ def above(logits: FloatArray, threshold: float, square: int, filled: tuple[int, 
         mask: (H, W) bool of the picture's size, all of which is written.
     """
     length, (height, width) = logits.shape[0], mask.shape
-    rows, columns = operator(length, square, filled[0], height), operator(length, square, filled[1], width)
+    rows, columns = axis(length, square, filled[0], height), axis(length, square, filled[1], width)
     on = logits > threshold
-    buffer = np.empty((min(BAND, height), width), np.float32)
-    for band in rows:
-        hit: BoolArray = np.asarray(on[band.low : band.high].any(axis=0))
-        out = mask[band.start : band.stop]
-        wide = band.weights @ logits[band.low : band.high] if hit.any() else None
-        for part in columns:
-            target = out[:, part.start : part.stop]
-            if wide is None or not hit[part.low : part.high].any():
-                target[:] = False
-                continue
-            block = buffer[: len(out), part.start : part.stop]
-            np.matmul(wide[:, part.low : part.high], part.weights.T, out=block)
-            np.greater(block, threshold, out=target)
+    mask.fill(False)
+    top, bottom = _reached(rows, on, dimension=0)
+    for start in range(top, bottom, BAND):
+        stop = min(start + BAND, bottom)
+        low, high = rows.read(start, stop)
+        left, right = _reached(columns, on[low:high], dimension=1)
+        if left == right:
+            continue
+        first, last = columns.read(left, right)
+        tall = rows.rows(logits[low:high, first:last], low, start, stop)
+        np.greater(columns.columns(tall, first, left, right), threshold, out=mask[start:stop, left:right])
+
+
+def _reached(along: Axis, on: BoolArray, dimension: int) -> tuple[int, int]:
+    """Outputs start..stop that read an input between the first and the last that is on; start = stop if none is.
+
+    Args:
+        along: the operator of the rows (dimension 0) or columns (dimension 1).
+        on: (n, m) bool; all of its inputs along that dimension.
+        dimension: which.
+    """
+    inputs = np.flatnonzero(on.any(axis=1 - dimension))
+    return along.reached(int(inputs[0]), int(inputs[-1]) + 1) if len(inputs) else (0, 0)

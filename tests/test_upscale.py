@@ -44,12 +44,14 @@ def test_bands_cover_every_output_once_and_weights_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize("picture", SHAPES)
-@pytest.mark.parametrize("kind", ["noise", "blob", "empty", "full"])
+@pytest.mark.parametrize("kind", ["noise", "blob", "far apart", "padding", "empty", "full"])
 def test_above_is_the_thresholded_upscaling(picture: tuple[int, int], kind: str) -> None:
     rows, columns = np.mgrid[:256, :256]
     logits = {
         "noise": np.random.default_rng(0).normal(0, 5, (256, 256)),
         "blob": 20 - np.hypot(rows - 90, columns - 60),  # most bands read nothing above the threshold
+        "far apart": np.where((rows % 120 == 7) & (columns % 50 == 3), 4.0, -3.0),
+        "padding": np.where(rows + columns > 500, 4.0, -3.0),  # above it only where there is no picture
         "empty": np.full((256, 256), -3.0),
         "full": np.full((256, 256), 3.0),
     }[kind].astype(np.float32)
