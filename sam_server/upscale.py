@@ -69,10 +69,15 @@ class Axis:
     first: IntArray
     last: IntArray
 
-    def reached(self, low: int, high: int) -> tuple[int, int]:
-        """Outputs start..stop that read any of the inputs low..high; start = stop where none does."""
-        start = int(np.searchsorted(self.last, low, side="left"))
-        return start, max(start, int(np.searchsorted(self.first, high - 1, side="right")))
+    def reached(self, inputs: IntArray) -> tuple[int, int]:
+        """Outputs start..stop that read any input between the first and the last of (n,) ascending `inputs`.
+
+        Start = stop where none does, or where there are no inputs.
+        """
+        if len(inputs) == 0:
+            return 0, 0
+        start = int(np.searchsorted(self.last, inputs[0], side="left"))
+        return start, max(start, int(np.searchsorted(self.first, inputs[-1], side="right")))
 
     def read(self, start: int, stop: int) -> tuple[int, int]:
         """Inputs low..high that the outputs start..stop read; start < stop."""
@@ -181,25 +186,13 @@ def above(logits: FloatArray, threshold: float, square: int, filled: tuple[int, 
     rows, columns = axis(length, square, filled[0], height), axis(length, square, filled[1], width)
     on = logits > threshold
     mask.fill(False)
-    top, bottom = _reached(rows, on, dimension=0)
+    top, bottom = rows.reached(np.flatnonzero(on.any(axis=1)))
     for start in range(top, bottom, BAND):
         stop = min(start + BAND, bottom)
         low, high = rows.read(start, stop)
-        left, right = _reached(columns, on[low:high], dimension=1)
+        left, right = columns.reached(np.flatnonzero(on[low:high].any(axis=0)))
         if left == right:
             continue
         first, last = columns.read(left, right)
         tall = rows.rows(logits[low:high, first:last], low, start, stop)
         np.greater(columns.columns(tall, first, left, right), threshold, out=mask[start:stop, left:right])
-
-
-def _reached(along: Axis, on: BoolArray, dimension: int) -> tuple[int, int]:
-    """Outputs start..stop that read an input between the first and the last that is on; start = stop if none is.
-
-    Args:
-        along: the operator of the rows (dimension 0) or columns (dimension 1).
-        on: (n, m) bool; all of its inputs along that dimension.
-        dimension: which.
-    """
-    inputs = np.flatnonzero(on.any(axis=1 - dimension))
-    return along.reached(int(inputs[0]), int(inputs[-1]) + 1) if len(inputs) else (0, 0)

@@ -185,10 +185,6 @@ def _strips(start: int, stop: int) -> list[tuple[int, int]]:
 def _window(logits: FloatArray, row: int, column: int, frame: Frame, level: float) -> Window:
     """Pixels that may lie above `level`, for low-res logits whose first one is at row, column."""
     above = logits > level - ROUNDING * max(1.0, abs(level))
-    rows = np.flatnonzero(above.any(axis=1))
-    if len(rows) == 0:
-        return Window(0, 0, 0, 0)
-    columns = np.flatnonzero(above.any(axis=0))
-    top, bottom = frame.rows.reached(row + int(rows[0]), row + int(rows[-1]) + 1)
-    left, right = frame.columns.reached(column + int(columns[0]), column + int(columns[-1]) + 1)
+    top, bottom = frame.rows.reached(row + np.flatnonzero(above.any(axis=1)))
+    left, right = frame.columns.reached(column + np.flatnonzero(above.any(axis=0)))
     return Window(top, bottom, left, right)

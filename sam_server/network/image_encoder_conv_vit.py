@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_server.network.image_encoder_vit import join_windows, split_windows
-from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck
+from sam_server.network.layers import NORM_EPS, MlpBlock, make_neck, normalise_channels
 from sam_server.network.linear import Linear
 from sam_server.network.variants import SamVariant
 
@@ -25,9 +25,7 @@ class ChannelNorm(nn.LayerNorm):
         """Normalise (B, C, H, W) over C."""
         if torch.compiler.is_exporting():
             # OpenVINO keeps channels last for its convolutions, but would copy the map for a permutation all the same.
-            centred = x - x.mean(1, keepdim=True)
-            plain = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
-            return plain * self.weight[:, None, None] + self.bias[:, None, None]
+            return normalise_channels(x, self.weight, self.bias, self.eps)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -26,6 +26,16 @@ def make_embedding(rows: int, channels: int) -> nn.Embedding:
     return embedding
 
 
+def normalise_channels(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer normalisation of (B, C, H, W) over C, where the channels lie; `weight` and `bias` are (C,)."""
+    # In float32: squares of half-precision activations may overflow.
+    wide = x.float()
+    centred = wide - wide.mean(1, keepdim=True)
+    variance = centred.pow(2).mean(1, keepdim=True)
+    wide = centred / torch.sqrt(variance + eps)
+    return (weight[:, None, None] * wide + bias[:, None, None]).to(x.dtype)
+
+
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of a (B, C, H, W) map.
 
@@ -40,12 +50,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over C."""
-        # In float32: squares of half-precision activations may overflow.
-        wide = x.float()
-        centred = wide - wide.mean(1, keepdim=True)
-        variance = centred.pow(2).mean(1, keepdim=True)
-        wide = centred / torch.sqrt(variance + self.eps)
-        return (self.weight[:, None, None] * wide + self.bias[:, None, None]).to(x.dtype)
+        return normalise_channels(x, self.weight, self.bias, self.eps)
 
 
 class MlpBlock(nn.Module):
