@@ -15,6 +15,7 @@ from sam_config import ROOT, ConfigError, SamConfig, load_config, shown_path, us
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import DownloadError, download_checkpoint, sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
+from sam_server.gpus import pytorch_may_have_gpu
 from sam_server.network.variants import VARIANTS
 
 logger = logging.getLogger(__name__)
@@ -188,10 +189,10 @@ def _by_files(config: SamConfig, tiny_dir: Path, engines: frozenset[str]) -> Ite
         exported = [_exported(config, config.model_type, Step.ONNX_FILES, config.onnx_dir)]
         checkpoints = _checkpoints(config)
         yield from [*checkpoints, *exported] if prefer_pytorch else [*exported, *checkpoints]
-    yield from _tiny(config, tiny_dir, "pytorch" in engines)
+    yield from _tiny(config, tiny_dir, engines)
 
 
-def _tiny(config: SamConfig, tiny_dir: Path, has_torch: bool) -> list[Candidate]:
+def _tiny(config: SamConfig, tiny_dir: Path, engines: frozenset[str]) -> list[Candidate]:
     """The model that ships: ONNX files of it that the user made, its checkpoint, and the ONNX files that ship."""
     step = Step.ONNX_FILES if config.model_type == TINY else Step.TINY_MODEL
     made = _exported(config, TINY, step, config.onnx_dir)
@@ -199,13 +200,22 @@ def _tiny(config: SamConfig, tiny_dir: Path, has_torch: bool) -> list[Candidate]
     checkpoint = _shipped(tiny_dir)
     if config.backend == "pytorch":
         order = [checkpoint, made, shipped]
-    elif config.backend == "onnx" or not has_torch:
+    elif config.backend == "onnx" or _shipped_onnx_is_better(config, engines):
         order = [made, shipped, checkpoint]
-    else:  # torch may have the GPU that the engines of the files that ship do not have
+    else:
         order = [made, checkpoint, shipped]
     # That there are no ONNX files of it is a reason for what runs only where they were asked for.
     asked = config.model_type == TINY and config.backend == "onnx"
     return [candidate for candidate in order if candidate.files or (asked and candidate is shipped)]
+
+
+def _shipped_onnx_is_better(config: SamConfig, engines: frozenset[str]) -> bool:
+    """Of the two forms in which the model ships, ONNX starts and runs faster on a processor (docs/performance.md)."""
+    if "pytorch" not in engines:
+        return True
+    half_precision = config.precision in ("bf16", "fp16")  # not every engine and processor has it, but PyTorch does
+    for_pytorch = half_precision or config.torch_compile or (config.use_gpu and pytorch_may_have_gpu())
+    return "onnx" in engines and not for_pytorch
 
 
 def _exported(config: SamConfig, model_type: str, step: Step, directory: Path) -> Candidate:

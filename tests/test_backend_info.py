@@ -100,6 +100,6 @@ def test_download(config: SamConfig, mirror: str, tmp_path: Path, monkeypatch: p
 
 def test_the_model_that_ships(config: SamConfig) -> None:
     info = told(config)
-    assert (info["backend"], info["model_type"]) == ("pytorch", "tiny")
-    assert info["model_files"] == ["sam_tiny.safetensors"]
+    assert (info["backend"], info["model_type"]) == ("onnx", "tiny")
+    assert info["model_files"] == ["sam_tiny_encoder.onnx", "sam_tiny_decoder.onnx"]
     assert "vit_b" in info["fallback_reason"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -166,22 +167,27 @@ def test_engines_that_are_not_installed(
         assert "installed" in str(choice.fallback_reason)
 
 
+def put_shipped_onnx(tiny_dir: Path) -> None:
+    for part in ("encoder", "decoder"):
+        (tiny_dir / f"sam_tiny_{part}.onnx").write_bytes(b"not a graph")
+
+
 @pytest.mark.parametrize(
     ("installed", "backend", "expected"),
     [
-        (BOTH, "auto", ("pytorch", None)),  # torch may have a GPU
+        (BOTH, "auto", ("onnx", None)),
         (BOTH, "pytorch", ("pytorch", None)),
         (BOTH, "onnx", ("onnx", None)),
         ({"onnx"}, "auto", ("onnx", None)),
         ({"onnx"}, "pytorch", ("onnx", "torch is not installed")),
+        ({"pytorch"}, "auto", ("pytorch", None)),
         ({"pytorch"}, "onnx", ("pytorch", "neither onnxruntime nor openvino is installed")),
     ],
 )
 def test_onnx_files_of_the_model_that_ships(
     config: SamConfig, tiny_dir: Path, installed: set[str], backend: str, expected: tuple[str, str | None]
 ) -> None:
-    for part in ("encoder", "decoder"):
-        (tiny_dir / f"sam_tiny_{part}.onnx").write_bytes(b"not a graph")
+    put_shipped_onnx(tiny_dir)
     config = replace(config, model_type="tiny", backend=backend)
     choice = choose_backend(config, frozenset(installed), tiny_dir)
     assert choice.backend == expected[0]
@@ -192,6 +198,53 @@ def test_onnx_files_of_the_model_that_ships(
     choice = choose_backend(config, frozenset(installed), tiny_dir)
     if "onnx" in installed and backend != "pytorch":
         assert (choice.backend, choice.files[0].parent) == ("onnx", config.onnx_dir)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "settings", "expected"),
+    [
+        (True, {}, "onnx"),
+        (True, {"use_gpu": True}, "pytorch"),
+        (True, {"use_gpu": True, "precision": "int8"}, "onnx"),
+        (False, {"use_gpu": True}, "onnx"),
+        (False, {"use_gpu": True, "performance_mode": True}, "onnx"),
+        (False, {"precision": "fp32"}, "onnx"),
+        (False, {"precision": "bf16"}, "pytorch"),
+        (False, {"precision": "fp16"}, "pytorch"),
+        (False, {"torch_compile": True}, "pytorch"),
+    ],
+)
+@pytest.mark.parametrize("model_type", ["tiny", "vit_b"])
+def test_which_form_of_the_model_that_ships(
+    config: SamConfig,
+    tiny_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: bool,
+    settings: dict[str, Any],
+    expected: str,
+    model_type: str,
+) -> None:
+    """The fastest: ONNX on a processor, PyTorch where it may have a GPU or what was asked for is its alone."""
+    monkeypatch.setattr("backend_loader.pytorch_may_have_gpu", lambda: gpu)
+    put_shipped_onnx(tiny_dir)
+    choice = choose_backend(replace(config, model_type=model_type, **settings), BOTH, tiny_dir)
+    assert (choice.step, choice.backend) == (Step.TINY_MODEL, expected)
+    assert ("SAM_OFFLINE" in str(choice.fallback_reason)) == (model_type == "vit_b")
+
+
+def test_broken_onnx_files_that_ship_lead_to_its_checkpoint(config: SamConfig, tiny_dir: Path) -> None:
+    put_shipped_onnx(tiny_dir)
+    config = replace(config, model_type="tiny")
+    backend, choice = load_backend(config, BOTH, tiny_dir)
+    assert (backend.info.backend, backend.spec) == ("pytorch", SMALL_TINY.spec)
+    assert "sam_tiny_encoder.onnx and sam_tiny_decoder.onnx did not load" in str(choice.fallback_reason)
+    with pytest.raises(ConfigError, match=r"SAM_STRICT=true: .*sam_tiny_encoder\.onnx .*did not load"):
+        load_backend(replace(config, strict=True), BOTH, tiny_dir)
+
+
+def test_what_ships_runs_in_onnx_on_a_processor(config: SamConfig) -> None:
+    backend, choice = load_backend(replace(config, model_type="tiny", strict=True))
+    assert (backend.info.backend, choice.files[0].parent, choice.fallback_reason) == ("onnx", TINY_DIR, None)
 
 
 def test_engines_of_this_environment() -> None:
