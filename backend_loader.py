@@ -5,6 +5,7 @@
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -214,7 +215,7 @@ def _shipped_onnx_is_better(config: SamConfig, engines: frozenset[str]) -> bool:
     if "pytorch" not in engines:
         return True
     half_precision = config.precision in ("bf16", "fp16")  # not every engine and processor has it, but PyTorch does
-    for_pytorch = half_precision or config.torch_compile or (config.use_gpu and pytorch_may_have_gpu())
+    for_pytorch = half_precision or config.torch_compile or (config.use_gpu and pytorch_may_have_gpu(os.environ))
     return "onnx" in engines and not for_pytorch
 
 

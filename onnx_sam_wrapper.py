@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from sam_server import transforms
 from sam_server.arrays import FloatArray, IntArray
@@ -20,6 +19,7 @@ from sam_server.onnx.engines import (
     CPU_PROVIDER,
     GPU_PROVIDERS,
     OPENVINO,
+    RUNTIME_VERSION,
     Engine,
     OpenVinoEngine,
     OrtEngine,
@@ -288,8 +288,8 @@ def _choose_providers(providers: Sequence[str] | None, use_gpu: bool) -> tuple[t
         return _cpu_providers(), ()
     # TensorRT only where it is asked for by name: it builds its engines for minutes.
     if "CUDAExecutionProvider" not in available:
-        version = onnxruntime.__version__
-        note = f"a GPU was asked for, but this onnxruntime ({version}) has no CUDA provider; the model runs on the CPU"
+        build = f"this onnxruntime ({RUNTIME_VERSION})"
+        note = f"a GPU was asked for, but {build} has no CUDA provider; the model runs on the CPU"
         return _cpu_providers(), (note,)
     return ("CUDAExecutionProvider", CPU_PROVIDER), ()
 

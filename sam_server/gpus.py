@@ -1,25 +1,28 @@
 """Whether PyTorch may find a GPU, known before it is imported: importing it takes longer than loading a small model."""
 
 import importlib.metadata
-import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 DEVICES = Path("/dev")
 
-# Files of the drivers, and the variables that hide their devices where they are set to nothing or to -1.
-# nvidia0, ...: NVIDIA; nvgpu, nvhost-gpu: its Tegra; dxg: any GPU in WSL; kfd: AMD.
-NVIDIA_FILES, NVIDIA_MASK = ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg"), "CUDA_VISIBLE_DEVICES"
-AMD_FILES, AMD_MASK = ("kfd",), "HIP_VISIBLE_DEVICES"
+# By the variable that hides devices where it is set to nothing or to -1: files of their drivers. nvidia0 and so on are
+# NVIDIA's, nvgpu and nvhost-gpu those of its Tegra, dxg is any GPU in WSL, kfd AMD's.
+DRIVER_FILES = {
+    "CUDA_VISIBLE_DEVICES": ("nvidia[0-9]*", "nvgpu", "nvhost-gpu", "dxg"),
+    "HIP_VISIBLE_DEVICES": ("kfd",),
+}
 
 
-def pytorch_may_have_gpu(devices: Path = DEVICES) -> bool:
+def pytorch_may_have_gpu(environment: Mapping[str, str], devices: Path = DEVICES) -> bool:
     """Say whether the PyTorch of this environment may find a GPU here; imports nothing and starts no driver.
 
     A driver that is started before a server forks is of no use to its workers, so only files and variables are read.
 
     Args:
+        environment: variables of this process.
         devices: directory of the device files.
 
     Returns:
@@ -34,8 +37,8 @@ def pytorch_may_have_gpu(devices: Path = DEVICES) -> bool:
         return platform.machine() == "arm64"
     if sys.platform != "linux":
         return True
-    families = ((NVIDIA_FILES, NVIDIA_MASK), (AMD_FILES, AMD_MASK))
-    return any(not _hidden(mask) and any(any(devices.glob(file)) for file in files) for files, mask in families)
+    seen = [files for mask, files in DRIVER_FILES.items() if not _hidden(environment.get(mask))]
+    return any(any(devices.glob(file)) for files in seen for file in files)
 
 
 def _built_for_cpu() -> bool:
@@ -46,6 +49,5 @@ def _built_for_cpu() -> bool:
         return True
 
 
-def _hidden(mask: str) -> bool:
-    value = os.environ.get(mask)
-    return value is not None and value.strip() in ("", "-1")
+def _hidden(devices: str | None) -> bool:
+    return devices is not None and devices.strip() in ("", "-1")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import sam_server  # noqa: F401 - before any test imports ONNX Runtime: its reports are off from here on
+
 # A busy machine is slow, which is no failure.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

@@ -225,7 +225,7 @@ def test_which_form_of_the_model_that_ships(
     model_type: str,
 ) -> None:
     """The fastest: ONNX on a processor, PyTorch where it may have a GPU or what was asked for is its alone."""
-    monkeypatch.setattr("backend_loader.pytorch_may_have_gpu", lambda: gpu)
+    monkeypatch.setattr("backend_loader.pytorch_may_have_gpu", lambda _: gpu)
     put_shipped_onnx(tiny_dir)
     choice = choose_backend(replace(config, model_type=model_type, **settings), BOTH, tiny_dir)
     assert (choice.step, choice.backend) == (Step.TINY_MODEL, expected)

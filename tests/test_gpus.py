@@ -14,11 +14,9 @@ from sam_server.gpus import pytorch_may_have_gpu
 
 @pytest.fixture(autouse=True)
 def cuda_build_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch as the package index has it, on a machine that hides nothing."""
+    """PyTorch as the package index has it."""
     monkeypatch.setattr(importlib.metadata, "version", {"torch": "2.13.0"}.__getitem__)
     monkeypatch.setattr(sys, "platform", "linux")
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -38,20 +36,16 @@ def cuda_build_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
         (["nvidia0", "kfd"], "CUDA_VISIBLE_DEVICES=", True),
     ],
 )
-def test_by_device_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], hidden: str | None, expected: bool
-) -> None:
+def test_by_device_files(tmp_path: Path, files: list[str], hidden: str | None, expected: bool) -> None:
     for name in files:
         (tmp_path / name).touch()
-    if hidden is not None:
-        monkeypatch.setenv(*hidden.split("=", 1))
-    assert pytorch_may_have_gpu(tmp_path) is expected
+    assert pytorch_may_have_gpu(dict([hidden.split("=")]) if hidden else {}, tmp_path) is expected
 
 
 def test_a_build_for_the_cpu_finds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr(importlib.metadata, "version", {"torch": "2.13.0+cpu"}.__getitem__)
-    assert not pytorch_may_have_gpu(tmp_path)
+    assert not pytorch_may_have_gpu({}, tmp_path)
 
 
 def test_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +54,7 @@ def test_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert not pytorch_may_have_gpu(tmp_path)
+    assert not pytorch_may_have_gpu({}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +66,15 @@ def test_other_systems(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert pytorch_may_have_gpu(tmp_path) is expected
+    assert pytorch_may_have_gpu({}, tmp_path) is expected
 
 
 def test_imports_no_engine() -> None:
-    code = "import sys; from sam_server.gpus import pytorch_may_have_gpu as may; print(may(), 'torch' in sys.modules)"
+    code = """
+import os, sys
+from sam_server.gpus import pytorch_may_have_gpu
+print(pytorch_may_have_gpu(os.environ), "torch" in sys.modules)
+"""
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed[1] == "False"
     if torch.cuda.is_available():  # of what PyTorch finds, nothing is missed

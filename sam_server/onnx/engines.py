@@ -17,6 +17,8 @@ from sam_server.onnx.files import DATA_SUFFIX
 from sam_server.onnx.metadata import OnnxFileError, command
 from sam_server.onnx.split import split
 
+RUNTIME_VERSION: str = onnxruntime.__version__
+
 # Name by which OpenVINO is asked for and reported beside ONNX Runtime's providers: it reads the files itself.
 OPENVINO = "OpenVINO"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -108,7 +110,7 @@ class OrtEngine:
             raise _unreadable(path, error) from error
         self.providers = tuple(self._session.get_providers())
         self.device = "cuda:0" if any(name in GPU_PROVIDERS for name in self.providers) else "cpu"
-        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.name = f"onnxruntime {RUNTIME_VERSION}"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def begin(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

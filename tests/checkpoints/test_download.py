@@ -222,7 +222,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_no_answer(tmp_path: Path, server: Scripted, file: CheckpointFile) -> None:
-    server.answers = [Answer(before=1.5)]
+    server.answers = [Answer(before=1.5, pause=0.2)]  # not all of it at once: buffers would take it
     start = time.monotonic()
     with pytest.raises(DownloadError, match=r"no answer from .*nothing for 0\.5 seconds"):
         download_checkpoint(file, tmp_path, patience=replace(IMPATIENT, contact=0.5, read=5.0))
