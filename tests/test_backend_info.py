@@ -1,11 +1,9 @@
 """/backend_info tells the truth in each of the four steps of `auto`, over HTTP."""
 
-import functools
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from sam_server.network.sam import build_sam
 from sam_server.network.variants import VARIANTS
 from tests.exported import exported_small
 from tests.onnx_backend import small_model
-from tests.serving import serving
+from tests.serving import serving_files
 
 SMALL = replace(small_model.SMALL, name="vit_b")
 OFFICIAL = CHECKPOINTS["vit_b"].name
@@ -85,8 +83,7 @@ def test_checkpoint(config: SamConfig, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A server of the files in `tmp_path / "mirror"`."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "mirror")
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+    with serving_files(tmp_path / "mirror") as url:
         yield url
 
 

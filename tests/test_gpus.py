@@ -69,13 +69,21 @@ def test_other_systems(
     assert pytorch_may_have_gpu({}, tmp_path) is expected
 
 
-def test_imports_no_engine() -> None:
+def asked() -> list[str]:
+    """What a process of its own is told, and whether torch was imported for it."""
     code = """
 import os, sys
 from sam_server.gpus import pytorch_may_have_gpu
 print(pytorch_may_have_gpu(os.environ), "torch" in sys.modules)
 """
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert printed[1] == "False"
-    if torch.cuda.is_available():  # of what PyTorch finds, nothing is missed
-        assert printed[0] == "True"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_imports_no_engine() -> None:
+    assert asked()[1] == "False"
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_pytorch_has_is_not_missed() -> None:
+    assert torch.cuda.is_available()
+    assert asked()[0] == "True"

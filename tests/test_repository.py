@@ -7,14 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import sam_server
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.source_files import ROOT, committed, imported, library_files, parse, python_files
 
 MAX_FILE_BYTES = 20_000_000
 MAX_TINY_BYTES = 16_000_000
@@ -45,32 +43,6 @@ MAY_IMPORT = {
 }
 # What a machine leaves in a file by accident: homes, mounted work folders, scratch.
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:root|home/\w+|Users/\w+|work/\w+|tmp/\w+|mnt/\w+|workspace)/")
-
-
-def committed() -> list[str]:
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
-
-
-def python_files() -> list[str]:
-    return [name for name in committed() if name.endswith(".py")]
-
-
-def library_files() -> list[str]:
-    return [name for name in python_files() if name.startswith("sam_server/") or "/" not in name]
-
-
-def parse(name: str) -> ast.Module:
-    return ast.parse((ROOT / name).read_text(), name)
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Top-level packages that a module imports anywhere, inside functions too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.split(".")[0]
 
 
 def test_no_large_file() -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from backend_loader import TINY_DIR
-from tests.test_repository import ROOT, imported, library_files, parse
+from tests.source_files import ROOT, imported, library_files, parse
 
 IMPORTERS = [name for name in library_files() if "onnxruntime" in imported(parse(name))]
+
+# Variables of build servers, where it reports nothing of its own accord.
+REPORTS_NOTHING = ("CI", "GITHUB_ACTIONS", "TF_BUILD")
 
 # Version 1.32 leaves three files where its reports are not turned off: an identifier, what it means to send, a session.
 RUN = """
@@ -24,9 +27,8 @@ assert session.get_outputs()
 
 def files_left(directory: Path, before: str) -> list[str]:
     """What a process leaves in its home and its directory for temporary files."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "SAM_", "XDG_"))}
-    for name in [name for name in kept if name in ("CI", "GITHUB_ACTIONS", "TF_BUILD")]:  # where it reports nothing
-        del kept[name]
+    left_out = ("ORT_", "SAM_", "XDG_", *REPORTS_NOTHING)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     home, scratch = directory / "home", directory / "scratch"
     home.mkdir()
     scratch.mkdir()

@@ -1,239 +1,34 @@
-"""The order of `auto`, in clean directories: every combination of what is there and what is not."""
+"""What `load_backend` loads, and what it does where something does not load: files, downloads, strict settings."""
 
-import functools
-import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from backend_loader import TINY_DIR, BackendChoice, Step, choose_backend, installed_backends, load_backend
+from backend_loader import TINY_DIR, BackendChoice, Step, choose_backend, load_backend
 from sam_config import ConfigError, SamConfig
 from sam_server.backend import SamBackend
 from sam_server.checkpoints.download import sha256_of
 from sam_server.checkpoints.table import CHECKPOINTS
 from sam_server.network.sam import build_sam
-from sam_server.network.variants import VARIANTS, SamVariant
 from sam_server.onnx.engines import CPU_PROVIDER
-from tests.serving import serving
-
-BOTH = frozenset({"pytorch", "onnx"})
-OFFICIAL = "sam_vit_b_01ec64.pth"
-
-# A vit_b small enough to be written and loaded in a moment.
-SMALL = SamVariant(
-    name="vit_b",
-    width=32,
-    depth=2,
-    heads=2,
-    window=2,
-    global_blocks=(1,),
-    image_size=64,
-    embedding_channels=32,
-    decoder_heads=2,
-    decoder_mlp=32,
+from tests.backend_loader.small_files import (
+    BOTH,
+    OFFICIAL,
+    SMALL,
+    SMALL_TINY,
+    make_official,
+    put_checkpoint,
+    put_onnx,
 )
-SMALL_TINY = replace(SMALL, name="tiny", image_size=32)
-
-
-@pytest.fixture
-def tiny_dir(tmp_path: Path) -> Path:
-    """The model that ships, with small weights."""
-    directory = tmp_path / "shipped"
-    directory.mkdir()
-    save_file(build_sam(SMALL_TINY).state_dict(), directory / "sam_tiny.safetensors")
-    (directory / "config.json").write_text(SMALL_TINY.to_json())
-    return directory
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SamConfig:
-    """vit_b on the CPU, from directories that are empty."""
-    monkeypatch.setitem(VARIANTS, "vit_b", SMALL)
-    (tmp_path / "model" / "onnx").mkdir(parents=True)
-    return SamConfig(
-        model_type="vit_b",
-        use_gpu=False,
-        offline=True,
-        model_dir=tmp_path / "model",
-        onnx_dir=tmp_path / "model" / "onnx",
-        intra_op_threads=1,
-    )
-
-
-def put_checkpoint(config: SamConfig, name: str) -> Path:
-    path = config.model_dir / name
-    weights = build_sam(SMALL).state_dict()
-    if path.suffix == ".safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path)
-    return path
-
-
-def put_onnx(config: SamConfig, model_type: str, *parts: str) -> None:
-    for part in parts:
-        (config.onnx_dir / f"sam_{model_type}_{part}.onnx").write_bytes(b"not a graph")
-
-
-def make_official(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the table say that `path` is the official vit_b."""
-    row = replace(CHECKPOINTS["vit_b"], size=path.stat().st_size, sha256=sha256_of(path))
-    monkeypatch.setitem(CHECKPOINTS, "vit_b", row)
-
-
-ONNX_FILES = {"no onnx": (), "onnx": ("encoder", "decoder"), "encoder only": ("encoder",)}
-CHECKPOINT_FILES = {"no checkpoint": None, "official": OFFICIAL, "own": "sam_vit_b.safetensors"}
-
-
-@pytest.mark.parametrize(
-    ("backend", "onnx", "checkpoint", "offline", "tiny_onnx"),
-    list(itertools.product(("auto", "pytorch", "onnx"), ONNX_FILES, CHECKPOINT_FILES, (True, False), (True, False))),
-)
-def test_every_combination_of_files(
-    config: SamConfig, tiny_dir: Path, backend: str, onnx: str, checkpoint: str, offline: bool, tiny_onnx: bool
-) -> None:
-    config = replace(config, backend=backend, offline=offline)
-    put_onnx(config, "vit_b", *ONNX_FILES[onnx])
-    if tiny_onnx:
-        put_onnx(config, "tiny", "encoder", "decoder")
-    name = CHECKPOINT_FILES[checkpoint]
-    if name is not None:
-        (config.model_dir / name).write_bytes(b"")
-
-    choice = choose_backend(config, BOTH, tiny_dir)
-
-    there = {
-        (Step.ONNX_FILES, "onnx", "vit_b"): onnx == "onnx",
-        (Step.CHECKPOINT, "pytorch", "vit_b"): name is not None,
-        (Step.DOWNLOAD, "pytorch", "vit_b"): not offline and name is None,
-    }
-    if backend == "pytorch":
-        there = dict([*list(there.items())[1:], *list(there.items())[:1]])
-    there[(Step.TINY_MODEL, "onnx", "tiny")] = tiny_onnx and backend != "pytorch"
-    there[(Step.TINY_MODEL, "pytorch", "tiny")] = True
-    assert (choice.step, choice.backend, choice.model_type) == next(key for key, value in there.items() if value)
-
-    asked_for = choice.model_type == "vit_b" and backend in ("auto", choice.backend)
-    half_there = onnx == "encoder only" and backend != "pytorch"
-    assert (choice.fallback_reason is None) == (asked_for and not half_there)
-    if choice.fallback_reason is None:
-        assert choose_backend(replace(config, strict=True), BOTH, tiny_dir) == choice
-    else:
-        with pytest.raises(ConfigError, match=r"SAM_STRICT=true: vit_b on .* was asked for"):
-            choose_backend(replace(config, strict=True), BOTH, tiny_dir)
-
-
-@pytest.mark.parametrize(
-    ("installed", "backend", "onnx", "checkpoint", "expected"),
-    [
-        ({"onnx"}, "auto", True, True, ("onnx", "vit_b", False)),
-        ({"onnx"}, "auto", False, True, None),
-        ({"onnx"}, "pytorch", True, True, ("onnx", "vit_b", True)),
-        ({"pytorch"}, "auto", True, True, ("pytorch", "vit_b", True)),
-        ({"pytorch"}, "auto", False, True, ("pytorch", "vit_b", False)),
-        ({"pytorch"}, "onnx", True, True, ("pytorch", "vit_b", True)),
-        ({"pytorch"}, "onnx", True, False, ("pytorch", "tiny", True)),
-        (set(), "auto", True, True, None),
-    ],
-)
-def test_engines_that_are_not_installed(
-    config: SamConfig,
-    tiny_dir: Path,
-    installed: set[str],
-    backend: str,
-    onnx: bool,
-    checkpoint: bool,
-    expected: tuple[str, str, bool] | None,
-) -> None:
-    config = replace(config, backend=backend)
-    if onnx:
-        put_onnx(config, "vit_b", "encoder", "decoder")
-    if checkpoint:
-        (config.model_dir / OFFICIAL).write_bytes(b"")
-    if expected is None:
-        with pytest.raises(ConfigError, match=r"no model can run: .*installed"):
-            choose_backend(config, frozenset(installed), tiny_dir)
-        return
-    choice = choose_backend(config, frozenset(installed), tiny_dir)
-    assert (choice.backend, choice.model_type, choice.fallback_reason is not None) == expected
-    if expected[2]:
-        assert "installed" in str(choice.fallback_reason)
-
-
-def put_shipped_onnx(tiny_dir: Path) -> None:
-    for part in ("encoder", "decoder"):
-        (tiny_dir / f"sam_tiny_{part}.onnx").write_bytes(b"not a graph")
-
-
-@pytest.mark.parametrize(
-    ("installed", "backend", "expected"),
-    [
-        (BOTH, "auto", ("onnx", None)),
-        (BOTH, "pytorch", ("pytorch", None)),
-        (BOTH, "onnx", ("onnx", None)),
-        ({"onnx"}, "auto", ("onnx", None)),
-        ({"onnx"}, "pytorch", ("onnx", "torch is not installed")),
-        ({"pytorch"}, "auto", ("pytorch", None)),
-        ({"pytorch"}, "onnx", ("pytorch", "neither onnxruntime nor openvino is installed")),
-    ],
-)
-def test_onnx_files_of_the_model_that_ships(
-    config: SamConfig, tiny_dir: Path, installed: set[str], backend: str, expected: tuple[str, str | None]
-) -> None:
-    put_shipped_onnx(tiny_dir)
-    config = replace(config, model_type="tiny", backend=backend)
-    choice = choose_backend(config, frozenset(installed), tiny_dir)
-    assert choice.backend == expected[0]
-    assert choice.files[0].parent == tiny_dir
-    assert choice.fallback_reason is None if expected[1] is None else expected[1] in str(choice.fallback_reason)
-
-    put_onnx(config, "tiny", "encoder", "decoder")  # those that somebody made go first
-    choice = choose_backend(config, frozenset(installed), tiny_dir)
-    if "onnx" in installed and backend != "pytorch":
-        assert (choice.backend, choice.files[0].parent) == ("onnx", config.onnx_dir)
-
-
-@pytest.mark.parametrize(
-    ("gpu", "settings", "expected"),
-    [
-        (True, {}, "onnx"),
-        (True, {"use_gpu": True}, "pytorch"),
-        (True, {"use_gpu": True, "precision": "int8"}, "onnx"),
-        (False, {"use_gpu": True}, "onnx"),
-        (False, {"use_gpu": True, "performance_mode": True}, "onnx"),
-        (False, {"precision": "fp32"}, "onnx"),
-        (False, {"precision": "bf16"}, "pytorch"),
-        (False, {"precision": "fp16"}, "pytorch"),
-        (False, {"torch_compile": True}, "pytorch"),
-    ],
-)
-@pytest.mark.parametrize("model_type", ["tiny", "vit_b"])
-def test_which_form_of_the_model_that_ships(
-    config: SamConfig,
-    tiny_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    gpu: bool,
-    settings: dict[str, Any],
-    expected: str,
-    model_type: str,
-) -> None:
-    """The fastest: ONNX on a processor, PyTorch where it may have a GPU or what was asked for is its alone."""
-    monkeypatch.setattr("backend_loader.pytorch_may_have_gpu", lambda _: gpu)
-    put_shipped_onnx(tiny_dir)
-    choice = choose_backend(replace(config, model_type=model_type, **settings), BOTH, tiny_dir)
-    assert (choice.step, choice.backend) == (Step.TINY_MODEL, expected)
-    assert ("SAM_OFFLINE" in str(choice.fallback_reason)) == (model_type == "vit_b")
+from tests.serving import serving_files
 
 
 def test_broken_onnx_files_that_ship_lead_to_its_checkpoint(config: SamConfig, tiny_dir: Path) -> None:
-    put_shipped_onnx(tiny_dir)
+    put_onnx(tiny_dir, "tiny", "encoder", "decoder")
     config = replace(config, model_type="tiny")
     backend, choice = load_backend(config, BOTH, tiny_dir)
     assert (backend.info.backend, backend.spec) == ("pytorch", SMALL_TINY.spec)
@@ -245,10 +40,6 @@ def test_broken_onnx_files_that_ship_lead_to_its_checkpoint(config: SamConfig, t
 def test_what_ships_runs_in_onnx_on_a_processor(config: SamConfig) -> None:
     backend, choice = load_backend(replace(config, model_type="tiny", strict=True))
     assert (backend.info.backend, choice.files[0].parent, choice.fallback_reason) == ("onnx", TINY_DIR, None)
-
-
-def test_engines_of_this_environment() -> None:
-    assert installed_backends() == BOTH
 
 
 @pytest.mark.parametrize("name", ["sam_vit_b.safetensors", "sam_vit_b.pth", "sam_vit_b.pt"])
@@ -285,7 +76,7 @@ def test_file_with_the_official_name_and_another_hash(config: SamConfig, tiny_di
 
 
 def test_broken_onnx_files_lead_to_the_checkpoint(config: SamConfig, tiny_dir: Path) -> None:
-    put_onnx(config, "vit_b", "encoder", "decoder")
+    put_onnx(config.onnx_dir, "vit_b", "encoder", "decoder")
     put_checkpoint(config, "sam_vit_b.pth")
     backend, choice = load_backend(config, BOTH, tiny_dir)
     assert choice.step == Step.CHECKPOINT
@@ -331,7 +122,7 @@ def test_tiny_asked_for_is_no_fallback(config: SamConfig, tiny_dir: Path, caplog
     assert (choice.step, choice.model_type, choice.fallback_reason) == (Step.TINY_MODEL, "tiny", None)
     assert backend.spec == SMALL_TINY.spec
     assert caplog.messages == []
-    put_onnx(config, "tiny", "encoder", "decoder")
+    put_onnx(config.onnx_dir, "tiny", "encoder", "decoder")
     assert choose_backend(config, BOTH, tiny_dir).step == Step.ONNX_FILES
 
 
@@ -343,7 +134,7 @@ def test_nothing_at_all(config: SamConfig, tmp_path: Path) -> None:
 
 
 def test_named_checkpoint_with_its_config(config: SamConfig, tiny_dir: Path) -> None:
-    put_onnx(config, "vit_b", "encoder", "decoder")
+    put_onnx(config.onnx_dir, "vit_b", "encoder", "decoder")
     path = tiny_dir / "sam_tiny.safetensors"
     backend, choice = load_backend(replace(config, checkpoint=path, strict=True), BOTH, tiny_dir)
     assert backend.spec == SMALL_TINY.spec
@@ -385,17 +176,11 @@ def test_strict_refuses_another_precision(config: SamConfig, monkeypatch: pytest
         load_backend(replace(asked, strict=True), BOTH, TINY_DIR)
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A server of the files in `tmp_path / "mirror"`."""
     (tmp_path / "mirror").mkdir()
-    handler = functools.partial(QuietHandler, directory=tmp_path / "mirror")
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+    with serving_files(tmp_path / "mirror") as url:
         yield url
 
 
